@@ -1,0 +1,76 @@
+"""Run hundreds of tasks in parallel: a Boss, its Workers, and a scheduler that knows cpus, memory and time.
+
+A map of the package; each module says in its first line to which kind of process it belongs::
+
+      main process            listener process                         worker process
+      _run  _boss  _link ===> _listener  _ledger  _crew  _hiring ====> _child  Worker._task
+            _results  <======            _upstream  schedulers  <=====
+
+      carried from one to another: _messages, over _channel
+      of all: _errors  _signals  _process  _instructions    leaves: _tree  _streams  _cpus  _memory  _shared
+
+`docs/design.md` says why it is so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from taylorism import _compat
+from taylorism._boss import Boss
+from taylorism._errors import (
+    BadInstructions,
+    BossDied,
+    DuplicateName,
+    InstructionsNotPicklable,
+    NeverStartable,
+    NoAdequateWorker,
+    SchedulerError,
+    TaylorismError,
+    TransmissionError,
+    UnequalLengths,
+    WorkerDied,
+    WorkerNotStarted,
+    WorkerTraceback,
+)
+from taylorism._run import batch_main, run_as_server
+from taylorism._worker import BindedWorker, Worker
+from taylorism.schedulers import BaseScheduler, MaxThreadsScheduler, binding_setup
+
+__all__ = [
+    "BadInstructions",
+    "BaseScheduler",
+    "BindedWorker",
+    "Boss",
+    "BossDied",
+    "DuplicateName",
+    "InstructionsNotPicklable",
+    "MaxThreadsScheduler",
+    "NeverStartable",
+    "NoAdequateWorker",
+    "SchedulerError",
+    "TaylorismError",
+    "TransmissionError",
+    "UnequalLengths",
+    "Worker",
+    "WorkerDied",
+    "WorkerNotStarted",
+    "WorkerTraceback",
+    "__version__",
+    "batch_main",
+    "binding_setup",
+    "communications_timeout",
+    "run_as_server",
+    "taylorism_log",
+]
+
+#: Kept here, and read by the build; asking `importlib.metadata` would double the time of the import.
+__version__ = "2.0.0"
+
+#: The logger of this package.
+taylorism_log = logging.getLogger("taylorism")
+taylorism_log.addHandler(logging.NullHandler())
+_compat.announce_logger(taylorism_log)
+
+#: Paced the polling of 1.1; kept because scripts assign it. Nothing here polls.
+communications_timeout = 0.01

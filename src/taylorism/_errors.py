@@ -1,0 +1,227 @@
+"""Vocabulary, any process: the exceptions, and how a failure travels whole from one process to another.
+
+Every message says what happened, to whom, and what to do. Ours that take the place of an old
+built-in exception inherit from it, so that `except` clauses written for 1.1 still work.
+
+A failure is packed once, in the process where it happened, and rebuilt in main:
+
+1. the exception is pickled, and loaded again on the spot to see whether main will be able to;
+2. if that fails, its class, arguments and attributes are, and it is rebuilt without its `__init__`
+   (an exception whose `__init__` wants other arguments than it hands to its parent);
+3. if that fails too, a `TransmissionError` names the class and the message.
+
+The traceback always travels as text and becomes the `__cause__`, a `WorkerTraceback`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import reprlib
+import traceback
+from typing import Any
+
+__all__ = [
+    "BadInstructions",
+    "BossDied",
+    "DuplicateName",
+    "InstructionsNotPicklable",
+    "NeverStartable",
+    "NoAdequateWorker",
+    "SchedulerError",
+    "TaylorismError",
+    "TransmissionError",
+    "UnequalLengths",
+    "WorkerDied",
+    "WorkerNotStarted",
+    "WorkerTraceback",
+]
+
+#: characters of a text of instructions that an error message quotes
+QUOTED = 2000
+
+
+class TaylorismError(Exception):
+    """Root of the errors of this package.
+
+    Parameters
+    ----------
+    message : str
+        What happened, to whom, what to do.
+    **facts
+        What a program may want to read without parsing the message; each becomes an attribute.
+    """
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with `args` alone and set the attributes afterwards;
+        # spelled out here so that subclasses with a built-in beside us pickle in the same way.
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class WorkerDied(TaylorismError):
+    """A worker's process ended without a report: look for its end in its log, or give it more memory.
+
+    Attributes
+    ----------
+    name : str
+        The worker's name.
+    exitcode : int or None
+        Exit status; the negative number of the signal that killed it.
+    instructions : str
+        Its instructions, as text.
+    """
+
+    name: str
+    exitcode: int | None
+    instructions: str
+
+
+class WorkerNotStarted(TaylorismError, OSError):
+    """The system refused a process or a pipe for a worker while no other was running: raise the limit."""
+
+
+class TransmissionError(TaylorismError, pickle.PicklingError):
+    """A report or an exception cannot be pickled, or cannot be unpickled: return something simpler."""
+
+
+class BossDied(TaylorismError):
+    """The listener of a Boss was killed: its workers were stopped, what was not reported is lost."""
+
+
+class NoAdequateWorker(TaylorismError, AttributeError):
+    """No Worker class matches a set of instructions: import the class, or mend the instructions."""
+
+
+class DuplicateName(TaylorismError, ValueError):
+    """Two workers of one name would run at the same time: give each its own, or none."""
+
+
+class UnequalLengths(TaylorismError, AssertionError):
+    """The individual instructions are not all of one length."""
+
+
+class BadInstructions(TaylorismError, TypeError):
+    """Instructions of a kind that cannot be dealt out to workers."""
+
+
+class InstructionsNotPicklable(
+    TaylorismError, pickle.PicklingError, TypeError, ValueError, AttributeError
+):
+    """A value of the instructions cannot be sent to another process.
+
+    1.1 let out whatever `pickle` raised, which is any of these built-ins.
+    """
+
+
+class SchedulerError(TaylorismError):
+    """A scheduler failed, answered nonsense, or will never launch what is pending."""
+
+
+class NeverStartable(TaylorismError, ValueError):
+    """A set of instructions asks for more than its scheduler will ever have to give."""
+
+
+class WorkerTraceback(Exception):
+    """The traceback of a failure as it was in its own process, as text: the `__cause__` of the error."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """Make an exception of `cls` without calling its `__init__`."""
+    error: BaseException = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class _Parts:
+    """Pickles as what `_rebuild` needs to make the exception that it holds."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self.error), self.error.args, dict(self.error.__dict__))
+
+
+def describe(error: BaseException) -> str:
+    """Return class and message of `error` in one line, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception as trouble:
+        text = f"<its message cannot be shown: {type(trouble).__name__}>"
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def quote(value: object, limit: int = QUOTED) -> str:
+    """Return `repr(value)`, cut to `limit` characters, whatever its `__repr__` does."""
+    try:
+        text = repr(value)
+    except Exception as trouble:
+        text = f"<{type(value).__name__}: its repr raised {type(trouble).__name__}>"
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def traceback_lines(error: BaseException) -> tuple[str, ...]:
+    """Return the lines of the traceback of `error`; never raises."""
+    try:
+        return tuple(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception as trouble:
+        return (f"{describe(error)} (its traceback cannot be shown: {describe(trouble)})\n",)
+
+
+def pack(error: BaseException, whose: str) -> bytes:
+    """Pickle `error` in such a way that main can load it; never raises an `Exception`.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised.
+    whose : str
+        ``"worker 'a'"``: for the message of the substitute.
+    """
+    for form in (error, _Parts(error)):
+        packed = _packed_if_it_loads(form, type(error))
+        if packed is not None:
+            return packed
+    substitute = TransmissionError(
+        f"{whose} raised an exception that cannot be sent to the main process: {describe(error)}. "
+        "Its class must be importable there, and its arguments picklable."
+    )
+    return pickle.dumps(substitute)
+
+
+def _packed_if_it_loads(form: object, cls: type[BaseException]) -> bytes | None:
+    """Return `form` pickled, or None where loading it does not give back a `cls`."""
+    try:
+        packed = pickle.dumps(form, protocol=pickle.HIGHEST_PROTOCOL)
+        return packed if type(pickle.loads(packed)) is cls else None
+    except Exception:
+        return None
+
+
+def unpack(packed: Any, whose: str, lines: tuple[str, ...]) -> BaseException:
+    """Rebuild in main what `pack` packed; what cannot be loaded here becomes a `TransmissionError`."""
+    try:
+        error: Any = pickle.loads(packed)
+    except Exception as trouble:
+        last = lines[-1].strip() if lines else "unknown"
+        error = TransmissionError(
+            f"{whose} failed ({last}), and its exception cannot be rebuilt here: {describe(trouble)}. "
+            "Its class must be importable in the main process."
+        )
+    if not isinstance(error, BaseException):
+        error = TransmissionError(f"{whose} failed with {reprlib.repr(error)}")
+    rebuilt: BaseException = error
+    rebuilt.__cause__ = WorkerTraceback(f"in {whose}:\n\n" + "".join(lines))
+    return rebuilt

@@ -1,0 +1,51 @@
+"""Listener: a set of instructions -> a Worker; whatever goes wrong is charged to that set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import footprints
+
+from taylorism._errors import NoAdequateWorker, TaylorismError, quote
+
+__all__ = ["hire", "tell_instructions"]
+
+#: characters of one attribute in the list of the instructions of a guilty worker
+_SHOWN = 10_000
+
+
+def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+    """Build the Worker that these instructions describe.
+
+    Raises
+    ------
+    NoAdequateWorker
+        No class matches.
+    Exception
+        Whatever footprints, or the ``__init__`` of the class, raises.
+    """
+    worker = footprints.proxy.worker(**{**instructions, **shared})
+    if worker is None:
+        raise NoAdequateWorker(
+            "no adequate Worker was found with these instructions: "
+            f"{quote(dict(instructions))}. Is the module of the Worker class imported before the Boss is made, "
+            "and does each attribute have a value that the class accepts?"
+        )
+    if not isinstance(worker.name, str):
+        raise TaylorismError(f"the name of a worker must be a string, not {worker.name!r}.")
+    return worker
+
+
+def tell_instructions(worker: Any, instructions: Mapping[str, Any]) -> list[str]:
+    """Return one line for each attribute of `worker` (of `instructions`, where there is no worker)."""
+    try:
+        attributes = worker.footprint_as_shallow_dict() if worker is not None else dict(instructions)
+        return list(_lines(attributes))
+    except Exception:
+        return list(_lines(instructions))
+
+
+def _lines(attributes: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted(attributes):
+        yield f"({name!r}, {quote(attributes[name], _SHOWN)})\n"

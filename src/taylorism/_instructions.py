@@ -1,0 +1,119 @@
+"""Pure, any process: common and individual instructions -> one set for each task, packed and unpacked.
+
+The common part is pickled once for all the sets of a call, each individual part by itself: a large common value is
+sent and held once, and a set that cannot be rebuilt in the listener is charged to that set alone.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+from taylorism._errors import BadInstructions, InstructionsNotPicklable, UnequalLengths, describe
+
+__all__ = ["check_names", "deal", "pack", "pack_one", "unpack", "unpack_common"]
+
+
+def deal(individual: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn a dict of equally long sequences into a list of dicts; the sequences are only read.
+
+    Parameters
+    ----------
+    individual : mapping of str to sequence
+        For each attribute one value for each task: lists, tuples, ranges, arrays, anything with a length.
+
+    Raises
+    ------
+    UnequalLengths
+        The sequences are not all of one length.
+    BadInstructions
+        A value is not a sequence.
+    """
+    lengths = {name: _length(name, values) for name, values in individual.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise UnequalLengths(f"all *individual_instructions* must have the same length, not {told}.")
+    names = tuple(individual)
+    return [dict(zip(names, values, strict=True)) for values in zip(*individual.values(), strict=True)]
+
+
+def _length(name: str, values: Any) -> int:
+    if isinstance(values, (Mapping, Set)) or not hasattr(values, "__iter__"):
+        kind = type(values).__name__
+        raise BadInstructions(
+            f"the individual instructions {name!r} are a {kind}: give a sequence with one value for each task "
+            "(a value for all tasks belongs to the common instructions)."
+        )
+    try:
+        return len(values)
+    except TypeError:
+        raise BadInstructions(
+            f"the individual instructions {name!r} are a {type(values).__name__}, which has no length: "
+            "make a list of it, list(...)."
+        ) from None
+
+
+def check_names(instructions: Any, which: str) -> None:
+    """Raise `BadInstructions` unless `instructions` maps attribute names to something."""
+    if not isinstance(instructions, Mapping):
+        raise BadInstructions(
+            f"the {which} instructions are a {type(instructions).__name__}: they must be a dict."
+        )
+    for name in instructions:
+        if not isinstance(name, str):
+            raise BadInstructions(
+                f"the {which} instructions have the key {name!r}: keys are attribute names, hence strings."
+            )
+
+
+def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> list[bytes]:
+    """Pickle the common part, then each set.
+
+    Raises
+    ------
+    InstructionsNotPicklable
+        Names the attribute and the cause.
+    """
+    return [pack_one(dict(common), "common"), *map(pack_one, sets)]
+
+
+def pack_one(instructions: dict[str, Any], which: str = "individual") -> bytes:
+    """Pickle one dict of instructions.
+
+    Raises
+    ------
+    InstructionsNotPicklable
+        Names the attribute and the cause.
+    """
+    try:
+        return pickle.dumps(instructions, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as trouble:
+        raise InstructionsNotPicklable(
+            f"the {which} instructions {_guilty(instructions)} cannot be sent to the workers, because they cannot "
+            f"be pickled: {describe(trouble)}. Give what the worker needs to make them itself, such as a file name."
+        ) from trouble
+
+
+def _guilty(instructions: dict[str, Any]) -> str:
+    """Name the attributes that cannot be pickled."""
+    return ", ".join(repr(name) for name, value in instructions.items() if not _picklable(value))
+
+
+def _picklable(value: Any) -> bool:
+    try:
+        pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        return False
+    return True
+
+
+def unpack_common(packed: Any) -> dict[str, Any]:
+    """Load the common part, to be shared by all the sets of its call."""
+    common: dict[str, Any] = pickle.loads(packed)
+    return common
+
+
+def unpack(common: dict[str, Any], packed: Any) -> dict[str, Any]:
+    """Load one set and merge: what is individual wins."""
+    return {**common, **pickle.loads(packed)}

@@ -1,0 +1,283 @@
+"""Main: a Boss's tie to its listener: the process, the channel, what has come of it, and the end of it.
+
+Any thread, and any signal handler on top of one, may come in here at any moment. So there are no locks: a
+handler that interrupts their holder would wait for ever. A section that must not be entered twice is claimed by an
+entry in a dict, which is one operation of the interpreter; who finds it claimed goes away, because the holder will
+see what he came for before it leaves. The claims are written such that an exception out of a handler cannot
+leave one behind: they are released by operations that the interpreter does not interrupt.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from taylorism import _channel, _exits, _listener, _process, _streams, _tree
+from taylorism._channel import Channel, ChannelClosed
+from taylorism._crew import GRACE
+from taylorism._errors import TaylorismError
+from taylorism._messages import Order, Signal
+from taylorism._results import Results
+from taylorism._setup import Setup
+
+__all__ = ["Link"]
+
+#: seconds after which a waiting main looks again by itself: a signal handler may have read what it waits for
+_TICK = 1.0
+#: the same with other threads of main waiting
+_CROWDED_TICK = 0.05
+#: seconds that a listener has, beyond the grace of its workers, to obey an order to stop at once
+_MARGIN = 5.0
+#: seconds for which the end of a forgotten Boss may hold up the main program
+_BRIEFLY = 0.2
+
+#: the ties of this process that are not undone; strong, for a Boss may be forgotten with work to be finished
+_alive: list[Link] = []
+
+
+class Link:
+    """The tie to a listener, which is started here.
+
+    Parameters
+    ----------
+    scheduler, shared, verbose, maxlenreport
+        As in `Setup`.
+    start_method : {'fork', 'spawn', 'forkserver'}
+        How the listener is started.
+
+    Attributes
+    ----------
+    process : Process
+        The listener.
+    results : Results
+        What has come from it.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        shared: Mapping[str, Any],
+        verbose: bool,
+        maxlenreport: int,
+        start_method: str,
+    ) -> None:
+        _sweep()
+        self._pid = os.getpid()
+        self.results = Results()
+        self._claims: dict[str, object] = {}
+        self._waiting = 0
+        self._kill_at = float("inf")
+        self._ending = False
+        self._channel, other = Channel.pair()
+        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport)
+        self.process: Any = self._listener(start_method, setup)
+        self._watch: int | None = None
+        try:
+            self._start()
+        finally:
+            other.close()
+
+    def _listener(self, start_method: str, setup: Setup) -> Any:
+        if start_method == "fork":
+            return _process.ForkedProcess(lambda: self._become_listener(setup))
+        return _process.ContextProcess(start_method, _listener.serve, setup)
+
+    def _become_listener(self, setup: Setup) -> None:
+        """In the fork: let go of main's ends, then be the listener."""
+        for link in (self, *_alive):
+            link._close()
+        _listener.serve(setup)
+
+    def _start(self) -> None:
+        _streams.flush_quietly()
+        try:
+            self.process.start()
+            self._watch = _process.watch(self.process.pid)
+            _alive.append(self)
+            _exits.before_leaving(_finish_all)
+        except BaseException:
+            self.process.kill()
+            self.process.join(_MARGIN)
+            self._close()
+            raise
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    def send(self, head: object, segments: Iterable[Any] = ()) -> None:
+        """Send an order; a listener that is gone takes none, and that is no error here.
+
+        Returns when the system has taken it, or another thread of ours is at it.
+        """
+        self._check_process()
+        if self._channel.fd < 0:
+            return
+        self._channel.outflow.push(_channel.encode(head, segments))
+        try:
+            self._write()
+        except ChannelClosed:
+            self._hear_the_last()
+
+    def signal(self, signal: Signal) -> None:
+        """Send one of the signals."""
+        self._ending = self._ending or signal in (Signal.END, Signal.STOP, Signal.STOP_LISTENING)
+        if signal is Signal.STOP_RIGHTNOW:
+            self._kill_at = min(self._kill_at, time.monotonic() + GRACE + _MARGIN)
+        self.send(Order(signal))
+
+    def _write(self) -> None:
+        outflow = self._channel.outflow
+        while self._channel.fd >= 0 and not outflow.empty:
+            mine, flushed, done = object(), False, False
+            try:
+                if self._claims.setdefault("write", mine) is mine:
+                    flushed, done = outflow.flush(), True
+            finally:
+                # No call in these two lines: no handler can run between them.
+                if "write" in self._claims and self._claims["write"] is mine:
+                    del self._claims["write"]
+            if not done:
+                return  # who holds the claim looks again after letting go of it
+            if not flushed:
+                self._channel.wait(_TICK, *self._watched())
+                self.receive()
+
+    def _watched(self) -> tuple[int, ...]:
+        return () if self._watch is None else (self._watch,)
+
+    # -- receiving ------------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Take in what has come, without waiting."""
+        self._check_process()
+        mine = object()
+        try:
+            if self._claims.setdefault("read", mine) is mine:
+                self._read()
+        finally:
+            # No call in these two lines: no handler can run between them.
+            if "read" in self._claims and self._claims["read"] is mine:
+                del self._claims["read"]
+
+    def _read(self) -> None:
+        if self._channel.fd < 0:
+            return
+        inflow = self._channel.inflow
+        inflow.pull()
+        for number in sorted(inflow.ready):
+            self.results.note(number, inflow.ready[number])
+            inflow.ready.pop(number, None)
+        if self.results.error is not None and self._kill_at == float("inf"):
+            # Also right where the listener does not know: a report that cannot be opened here.
+            self.signal(Signal.STOP_RIGHTNOW)
+        if not self.results.over and (inflow.ended or self.process.exitcode is not None):
+            self._note_death()
+
+    def _hear_the_last(self) -> None:
+        """Take in what a listener that hangs up has still said."""
+        self.receive()
+
+    def _note_death(self) -> None:
+        self.process.join(_MARGIN)
+        self._channel.inflow.pull(to_the_end=True)
+        if not self._channel.inflow.ready:
+            _tree.end_marked(self.results.mark)
+            self.results.listener_died(f"was {_process.in_words(self.process.exitcode)}")
+
+    # -- waiting --------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the work, `timeout` seconds at most; return whether it has come."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        self._waiting += 1
+        try:
+            return self._wait_until(lambda: self.results.over, deadline)
+        finally:
+            self._waiting -= 1
+
+    def _wait_until(self, reached: Callable[[], bool], deadline: float) -> bool:
+        while True:
+            self.receive()
+            if reached():
+                return True
+            now = time.monotonic()
+            if now >= deadline:
+                return False
+            if now >= self._kill_at:
+                self.process.kill()  # it hangs in a scheduler or a constructor of the user's
+            tick = _TICK if self._waiting == 1 else _CROWDED_TICK
+            self._channel.wait(min(tick, deadline - now), *self._watched())
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for the end of a listener that has said its last word, and undo the tie."""
+        if self._pid == os.getpid() and self._channel.fd >= 0:
+            self.process.join()
+            self._close()
+
+    def _close(self) -> None:
+        self._channel.close()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            os.close(watch)
+        if self in _alive and self._pid == os.getpid():
+            _alive.remove(self)
+
+    def give_up(self) -> None:
+        """Have the end of the program stop the work rather than wait for it: the user interrupted it."""
+        self._ending = False
+
+    def drop(self) -> None:
+        """Let go of a listener whose Boss is forgotten; what it was told to end, it ends."""
+        if self._pid != os.getpid() or self._channel.fd < 0 or self._ending:
+            return
+        self.signal(Signal.STOP_RIGHTNOW)
+        if self.wait(_BRIEFLY):
+            self.close()
+
+    def finish(self) -> None:
+        """At the end of the program: finish what was told to end, stop the rest; always bounded by Ctrl-C."""
+        try:
+            if self._ending and self._pid == os.getpid():
+                self.signal(Signal.RESUME)
+                self.wait()
+                self.close()
+        except BaseException:
+            pass  # a Ctrl-C, or an error that the listener has told of: nobody is left to raise it to
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._pid != os.getpid() or self._channel.fd < 0:
+            return
+        try:
+            self.signal(Signal.STOP_RIGHTNOW)
+            self.wait(GRACE + 2 * _MARGIN)
+        except BaseException:
+            pass  # a second Ctrl-C: no more grace
+        finally:
+            if not self.results.over:
+                self.process.kill()
+                _tree.end_marked(self.results.mark)
+            self.process.join(_MARGIN)
+            self._close()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise TaylorismError(
+                f"this Boss belongs to process {self._pid}, and this is process {os.getpid()}, a fork of it: "
+                "make a Boss of its own here."
+            )
+
+
+def _sweep() -> None:
+    """Undo the ties of forgotten Bosses whose listeners have ended meanwhile."""
+    for link in list(_alive):
+        if link._pid == os.getpid() and link._kill_at < float("inf") and not link.process.is_alive():
+            link._close()
+
+
+def _finish_all() -> None:
+    for link in list(_alive):
+        link.finish()

@@ -1,0 +1,265 @@
+"""Transport, main and listener: one child process, seen from its parent: start, death, exit status in words.
+
+Two ways of starting, one face (`Process`), which is also the seam for places other than this machine:
+
+`ForkedProcess`
+    A bare fork. `multiprocessing.Process` was measured first: two more pipes, a finalizer and a joined
+    sentinel cost a third of the rate at which empty workers can run. What code in the child expects
+    of `multiprocessing` is done by `_compat`.
+`ContextProcess`
+    A process of a `multiprocessing` context, for a listener with ``start_method='spawn'`` or ``'forkserver'``.
+
+A fork of a process with threads is not safe in itself: only the thread that forked goes on in the child, and
+locks stay as they were. The listener therefore does three things before anything else: it renews the standard
+streams and those of `logging` (`_streams`), it imports nothing that was not imported before the fork, and it
+takes no lock that main's threads can hold.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+from taylorism import _compat, _signals
+from taylorism._channel import above_stdio
+
+__all__ = ["ContextProcess", "ForkedProcess", "Process", "in_words", "watch"]
+
+#: seconds between two looks at a process where there is no descriptor to wait on
+_TICK = 0.005
+
+
+class Process(Protocol):
+    """What the rest of the package asks of a child; a part of the face of `multiprocessing.Process`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process number, None before the start."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit status, the negative number of the signal that killed it, None while it lives."""
+
+    def start(self) -> None:
+        """Start it."""
+
+    def is_alive(self) -> bool:
+        """Whether it has started and not ended."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, `timeout` seconds at most."""
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+
+
+def watch(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when `pid` ends; None where the system has none (macOS)."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return None  # no such call in this kernel (before 5.3) or sandbox, or it has been reaped
+    return above_stdio(fd)
+
+
+def in_words(exitcode: int | None) -> str:
+    """Say what an exit status means, and what it often comes from."""
+    if exitcode is None:
+        return "its exit status is unknown"
+    if exitcode >= 0:
+        return f"exited with status {exitcode} before its task was over (os._exit?)"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"killed by {name}{_HINTS.get(-exitcode, '')}"
+
+
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: ": out of memory?",
+    signal.SIGSEGV: ": a fault in compiled code?",
+    signal.SIGBUS: ": a shared file or /dev/shm that was full or cut?",
+    signal.SIGABRT: ": an abort() in compiled code?",
+    signal.SIGFPE: ": a division by zero in compiled code?",
+    signal.SIGXCPU: ": a cpu time limit?",
+    signal.SIGTERM: ": by the batch system, or by hand?",
+}
+
+
+class ForkedProcess:
+    """A fork of this process that calls `run` and never returns from it.
+
+    Holds no resource of the system before `start`.
+
+    Parameters
+    ----------
+    run : callable
+        Called in the child. It should leave by `os._exit`; if it returns or raises, the child exits with
+        0 or 1, at once.
+    """
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self._run: Callable[[], object] | None = run
+        self._parent = os.getpid()
+        self._exitcode: int | None = None
+        self.pid: int | None = None
+
+    def start(self) -> None:
+        """Fork. Signals are held back in the child until it lets them in.
+
+        Raises
+        ------
+        OSError
+            The system refuses another process.
+        """
+        with _signals.blocked():
+            pid = os.fork()
+            if pid == 0:
+                self._be_the_child()
+            self.pid = pid
+        self._run = None
+
+    def _be_the_child(self) -> NoReturn:
+        status = 1
+        try:
+            self.pid = os.getpid()
+            _compat.become_multiprocessing_child()
+            if self._run is not None:
+                self._run()
+            status = 0
+        finally:
+            os._exit(status)
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit status, the negative number of the signal that killed it, None while it lives."""
+        self._reap(os.WNOHANG)
+        return self._exitcode
+
+    def note_end(self, status: int) -> None:
+        """Take the wait status from a parent that reaped all its children in one go."""
+        self._exitcode = os.waitstatus_to_exitcode(status)
+
+    def is_alive(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.pid is not None and self.exitcode is None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, `timeout` seconds at most; nothing to wait for before the start."""
+        if self.pid is None or self._exitcode is not None:
+            return
+        if timeout is None:
+            self._reap(0)
+        else:
+            self._join_within(timeout)
+
+    def _join_within(self, timeout: float) -> None:
+        fd = watch(self.pid or 0)
+        deadline = time.monotonic() + timeout
+        try:
+            while self.exitcode is None and (left := deadline - time.monotonic()) > 0:
+                _pause(fd, left)
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def _reap(self, options: int) -> None:
+        if self._exitcode is not None or self.pid is None or os.getpid() != self._parent:
+            return
+        try:
+            pid, status = os.waitpid(self.pid, options)
+        except ChildProcessError:
+            # Reaped by somebody else: main ignores SIGCHLD, or waits for any child.
+            self._exitcode = 0
+            return
+        if pid:
+            self.note_end(status)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        # Not reaped, hence the pid is still its own.
+        if self.is_alive() and self.pid is not None and os.getpid() == self._parent:
+            os.kill(self.pid, signum)
+
+    def __repr__(self) -> str:
+        state = "not started" if self.pid is None else f"pid {self.pid}"
+        return f"<{type(self).__name__} {state}, exit status {self._exitcode}>"
+
+
+def _pause(fd: int | None, seconds: float) -> None:
+    if fd is None:
+        time.sleep(min(_TICK, seconds))
+    else:
+        select.select([fd], [], [], seconds)
+
+
+class ContextProcess:
+    """A process of a `multiprocessing` context that is ours to end, not multiprocessing's to join.
+
+    Parameters
+    ----------
+    method : {'spawn', 'forkserver'}
+        Start method.
+    run : callable
+        Importable function, called in the child with `argument`.
+    argument : object
+        Pickled while the child is started.
+    """
+
+    def __init__(self, method: str, run: Callable[[Any], object], argument: object) -> None:
+        import multiprocessing
+
+        context: Any = multiprocessing.get_context(method)
+        self._process = context.Process(target=run, args=(argument,))
+
+    def start(self) -> None:
+        """Start it."""
+        self._process.start()
+        _compat.forget_multiprocessing_child(self._process)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process number, None before the start."""
+        pid: int | None = self._process.pid
+        return pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit status, the negative number of the signal that killed it, None while it lives."""
+        code: int | None = self._process.exitcode
+        return code
+
+    def is_alive(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.pid is not None and bool(self._process.is_alive())
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, `timeout` seconds at most."""
+        if self.pid is not None:
+            self._process.join(timeout)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        if self.pid is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        if self.pid is not None:
+            self._process.kill()

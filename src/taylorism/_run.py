@@ -1,0 +1,148 @@
+"""Main: `run_as_server` and `batch_main`, the two one-call ways in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from taylorism._boss import NOTHING, Boss
+from taylorism._compat import SignalInterruptError
+
+__all__ = ["batch_main", "run_as_server"]
+
+#: what interrupts a batch with an exception, besides Ctrl-C
+_ENDING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+
+
+def run_as_server(
+    common_instructions: Mapping[str, Any] = NOTHING,
+    individual_instructions: Mapping[str, Any] = NOTHING,
+    scheduler: Any = None,
+    verbose: bool = False,
+    maxlenreport: int = 1024,
+    sharedmemory_common_instructions: Mapping[str, Any] = NOTHING,
+    *,
+    start_method: str | None = None,
+) -> Boss:
+    """Make a Boss, give it instructions, set it to work, and return it.
+
+    More instructions may follow, until `Boss.end` or `Boss.wait_till_finished`.
+
+    Parameters
+    ----------
+    common_instructions, individual_instructions
+        As in `Boss.set_instructions`.
+    scheduler, verbose, maxlenreport, sharedmemory_common_instructions, start_method
+        As in `Boss`.
+
+    Returns
+    -------
+    Boss
+    """
+    boss = Boss(
+        scheduler=scheduler,
+        verbose=verbose,
+        maxlenreport=maxlenreport,
+        sharedmemory_common_instructions=sharedmemory_common_instructions,
+        start_method=start_method,
+    )
+    boss.set_instructions(common_instructions, individual_instructions)
+    boss.make_them_work()
+    return boss
+
+
+def batch_main(
+    common_instructions: Mapping[str, Any] = NOTHING,
+    individual_instructions: Mapping[str, Any] = NOTHING,
+    scheduler: Any = None,
+    verbose: bool = False,
+    maxlenreport: int = 1024,
+    print_report: Callable[[Any], Any] = print,
+    sharedmemory_common_instructions: Mapping[str, Any] = NOTHING,
+    *,
+    start_method: str | None = None,
+) -> dict[str, Any] | None:
+    """Run everything, wait, print the report of each worker, and return them all.
+
+    Parameters
+    ----------
+    print_report : callable
+        Called with the report of each worker, after its name was printed.
+    common_instructions, individual_instructions
+        As in `Boss.set_instructions`.
+    scheduler, verbose, maxlenreport, sharedmemory_common_instructions, start_method
+        As in `Boss`.
+
+    Returns
+    -------
+    dict
+        As from `Boss.get_report`.
+
+    Raises
+    ------
+    Exception
+        What a worker raised; the others are stopped first.
+    SignalInterruptError
+        A SIGTERM came; the workers are stopped first. The handlers of the caller are restored.
+    """
+    with _interruptible():
+        boss = run_as_server(
+            common_instructions,
+            individual_instructions,
+            scheduler=scheduler,
+            verbose=verbose,
+            maxlenreport=maxlenreport,
+            sharedmemory_common_instructions=sharedmemory_common_instructions,
+            start_method=start_method,
+        )
+        try:
+            boss.wait_till_finished()
+            report = boss.get_report()
+        except BaseException:
+            _stop_and_wait(boss)
+            raise
+    _print(report, print_report)
+    return report
+
+
+def _stop_and_wait(boss: Boss) -> None:
+    try:
+        boss.stop_them_working()
+        boss.wait_till_finished()
+    except Exception:
+        pass  # the one that is on its way out came first
+
+
+def _print(report: dict[str, Any] | None, print_report: Callable[[Any], Any]) -> None:
+    for record in (report or {})["workers_report"]:
+        title = f"WORKER NAME: {record['name']}"
+        print("=" * len(title))
+        print(title)
+        print("-" * len(title))
+        print_report(record["report"])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the ending signals raise, in the main thread; elsewhere handlers cannot be set, and none is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in _ENDING}
+    try:
+        for signum, handler in before.items():
+            if handler is not signal.SIG_IGN or signum == signal.SIGTERM:
+                signal.signal(signum, _raise)
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def _raise(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # once: the stop that follows is bounded
+    raise SignalInterruptError(f"Signal {signum:d} was caught.")

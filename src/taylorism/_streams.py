@@ -1,0 +1,133 @@
+"""Leaf, listener and workers: standard streams that the past cannot block.
+
+The fork of a process with threads copies the locks of `sys.stdout` and `sys.stderr` as they are; one that
+another thread held then stays held for ever. So the children get new stream objects on the same
+descriptors, and the handlers of `logging` that wrote to the old ones get the new ones. The old objects
+are neither flushed (what they hold is main's) nor closed: they are kept, and the children leave by
+`os._exit`.
+
+The listener must not wait for whoever reads its standard error either: its streams have patience for a
+second, then drop what nobody takes. A worker's streams wait like any other.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["empty_stdin", "flush_quietly", "renew", "wait_like_any_other"]
+
+#: seconds for which the listener waits for room in its standard output or error
+PATIENCE = 1.0
+#: what a pipe that polls as writable surely takes
+_ATOMIC = select.PIPE_BUF
+
+_kept: list[Any] = []
+_patient: list[_PatientFile] = []
+
+
+class _PatientFile(io.FileIO):
+    """A descriptor of standard output or error that gives up on a reader who takes nothing."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, "w", closefd=False)
+        self.patience: float | None = PATIENCE
+        _patient.append(self)
+
+    def write(self, data: Any) -> int:
+        """Write `data`; what finds no room within the patience is dropped."""
+        if self.patience is None:
+            return super().write(data) or 0
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _ATOMIC):
+            if not self._room():
+                break
+            super().write(view[start : start + _ATOMIC])
+        return len(view)
+
+    def _room(self) -> bool:
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLOUT)
+        ready = bool(poller.poll((self.patience or 0.0) * 1000))
+        # Once given up, each further message is dropped at once until there is room again.
+        self.patience = PATIENCE if ready else 0.0
+        return ready
+
+
+def renew() -> None:
+    """Put new objects in the place of the standard streams, for `sys` and for `logging`."""
+    renewed = {}
+    for name in ("stdout", "stderr"):
+        for holder in (name, f"__{name}__"):
+            old = getattr(sys, holder, None)
+            if id(old) not in renewed:
+                renewed[id(old)] = (old, _twin(old))
+            setattr(sys, holder, renewed[id(old)][1])
+    _kept.append(renewed)
+    for handler in _stream_handlers():
+        _renew_handler(handler, renewed)
+
+
+def _twin(stream: Any) -> Any:
+    """Return a new text stream on the descriptor of `stream`; anything unusual is returned as it is."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        raw = _PatientFile(stream.fileno())
+    except (OSError, ValueError):
+        return stream  # closed, or without a descriptor
+    buffer = io.BufferedWriter(raw, 8192)
+    return io.TextIOWrapper(
+        buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering
+    )
+
+
+def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler):
+                yield handler
+
+
+def _renew_handler(
+    handler: logging.StreamHandler[Any], renewed: dict[int, tuple[Any, Any]]
+) -> None:
+    # Not `setStream`: it flushes the old stream, whose lock may be the one that is held.
+    old = handler.__dict__.get("stream")
+    if old is None:
+        return  # `logging.lastResort` looks up `sys.stderr` by itself; a closed file opens again by itself
+    if id(old) not in renewed:
+        renewed[id(old)] = (old, _twin(old))
+    handler.stream = renewed[id(old)][1]
+
+
+def wait_like_any_other() -> None:
+    """In a worker: write as any program does, however long the reader takes."""
+    for raw in _patient:
+        raw.patience = None
+
+
+def empty_stdin() -> None:
+    """Give this process an empty standard input: what main reads is not for its workers."""
+    _kept.append(sys.stdin)
+    fd = os.open(os.devnull, os.O_RDONLY)
+    if fd != 0:
+        os.dup2(fd, 0)
+        os.close(fd)
+    os.set_inheritable(0, True)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+
+
+def flush_quietly() -> None:
+    """Flush the standard streams, whatever has become of them."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed by the task, or nobody reads any more: there is nobody to tell
+            pass

@@ -1,0 +1,116 @@
+"""Listener: its end of the way to main: orders in, events out, and whether main is still there.
+
+Main's death is seen by a descriptor of its process. End of file is not enough, because main's other children
+hold copies of its end; and the death signal of the system follows the *thread* that made the Boss. Where
+processes have no descriptor, our parent is looked at now and then.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Iterable
+
+from taylorism import _channel, _process
+from taylorism._channel import Channel, ChannelClosed, Frame
+from taylorism._messages import Event
+
+__all__ = ["Upstream"]
+
+#: seconds between two looks at our parent where its death cannot be waited for
+_LOOK = 0.5
+
+
+class Upstream:
+    """The way to main.
+
+    Parameters
+    ----------
+    channel : Channel
+        The listener's end.
+    main_pid : int
+        Whom to watch.
+    parent : bool
+        Whether main is our parent.
+    selector : selectors.BaseSelector
+        Where the loop waits.
+    """
+
+    def __init__(
+        self, channel: Channel, main_pid: int, parent: bool, selector: selectors.BaseSelector
+    ) -> None:
+        self._channel = channel
+        self._selector = selector
+        self._parent = os.getppid() if parent else None
+        self._watch = _process.watch(main_pid)
+        self._events = selectors.EVENT_READ
+        self.open = True
+        self.deaf = False
+        selector.register(channel.fd, self._events)
+        if self._watch is not None:
+            selector.register(self._watch, selectors.EVENT_READ)
+
+    def orders(self) -> Iterable[Frame]:
+        """Return what main has sent since the last time."""
+        inflow = self._channel.inflow
+        if self.open:
+            inflow.pull()
+        return [inflow.ready.pop(number) for number in sorted(inflow.ready)]
+
+    def tell(self, event: Event, segments: Iterable[object] = ()) -> None:
+        """Send `event`, as soon as main takes it."""
+        if self.open and not self.deaf:
+            self._channel.outflow.push(_channel.encode(event, segments))
+
+    def flush(self) -> None:
+        """Write what main takes now, and have the loop wait for room for the rest."""
+        if not self.open:
+            return
+        try:
+            empty = self._channel.outflow.flush()
+        except ChannelClosed:
+            self._channel.inflow.ended = True
+            return
+        events = selectors.EVENT_READ | (0 if empty else selectors.EVENT_WRITE)
+        if events != self._events:
+            self._events = events
+            self._selector.modify(self._channel.fd, events)
+
+    @property
+    def all_said(self) -> bool:
+        """Whether main has taken everything, or will take nothing."""
+        return not self.open or self._channel.outflow.empty
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether main has closed its end, which we have not noted yet."""
+        return self.open and self._channel.inflow.ended
+
+    def main_is_gone(self, ready: set[int]) -> bool:
+        """Whether main has died; `ready` are the descriptors that can be read."""
+        if self._watch is not None:
+            return self._watch in ready
+        return self._parent is not None and os.getppid() != self._parent
+
+    def next_look(self) -> float:
+        """When to look again whether main is there, on the monotonic clock."""
+        return float("inf") if self._watch is not None else time.monotonic() + _LOOK
+
+    def hang_up(self) -> None:
+        """Say and hear no more; harmless when repeated."""
+        if self.open:
+            self.open = False
+            self._selector.unregister(self._channel.fd)
+            self._channel.close()
+
+    def stop_watching(self) -> None:
+        """Forget main, who is dead."""
+        if self._watch is not None and self._watch in self._selector.get_map():
+            self._selector.unregister(self._watch)
+
+    def forget(self) -> None:
+        """Close our descriptors in a child, where the selector must not be touched."""
+        self._channel.close()
+        if self._watch is not None:
+            os.close(self._watch)

@@ -1,0 +1,164 @@
+"""Declared in main, built in the listener, at work in a process of its own: what users subclass.
+
+A Worker holds no resource of the system until it works, so that one may be built just to look at its
+attributes. What its process does is in `_child`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from typing import Any
+
+import footprints
+
+from taylorism import _child, _cpus, _process
+
+__all__ = ["BindedWorker", "Worker"]
+
+_log = logging.getLogger("taylorism")
+
+
+class Worker(footprints.FootprintBase):  # type: ignore[misc]
+    """Template of what does one task, in a process of its own, as its instructions say.
+
+    Subclass it, describe the instructions as footprint attributes, and implement `_task`. Any name but
+    those below is free for attributes of your own.
+
+    Attributes
+    ----------
+    name : str
+        Name of the worker; a uuid4 when not given. ``[attribute]`` in it is replaced by that attribute.
+    memory : float
+        Memory that the task will use, in MiB: for the schedulers.
+    expected_time : float
+        How long the task is expected to run, in seconds: for the schedulers.
+    scheduler_ticket : int or None
+        Slot number, given by the scheduler.
+    scheduler_hooks : footprints.FPList
+        Called with the worker, in its process, before the task; given by the scheduler.
+
+    Examples
+    --------
+    >>> class Squarer(Worker):
+    ...     _footprint = dict(attr=dict(number_to_square=dict(type=int)))
+    ...     def _task(self, **kwargs):
+    ...         return self.number_to_square ** 2
+    """
+
+    # footprints derives the tag of its observers and its write permission from this, when the class is made.
+    __module__ = "taylorism"
+
+    name: Any
+    memory: float
+    expected_time: float
+    scheduler_ticket: int | None
+    scheduler_hooks: Any
+
+    _abstract = True
+    _collector = ("worker",)
+    _footprint = dict(
+        attr=dict(
+            name=dict(info="Name of the worker.", optional=True, default=None, access="rwx"),
+            memory=dict(
+                info="Memory that the task will use (MiB).", optional=True, default=0.0, type=float
+            ),
+            expected_time=dict(
+                info="Time that the task is expected to take (s).",
+                optional=True,
+                default=0.0,
+                type=float,
+            ),
+            scheduler_ticket=dict(
+                info="Slot number, given by the scheduler.", optional=True, default=None, type=int
+            ),
+            scheduler_hooks=dict(
+                info="Called with the worker before its task, given by the scheduler.",
+                optional=True,
+                default=footprints.FPList(),
+                type=footprints.FPList,
+            ),
+        )
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.name is None:
+            self.name = str(uuid.uuid4())
+        self._parent_pid = os.getpid()
+        self._process = _process.ForkedProcess(self._live)
+        self._terminating = False
+        self._messenger: Any = None
+
+    @property
+    def messenger(self) -> Any:
+        """What takes the report: anything with a callable ``put``."""
+        return self._messenger
+
+    @messenger.setter
+    def messenger(self, messenger: Any) -> None:
+        assert callable(messenger.put), "a messenger must have a method put()"
+        self._messenger = messenger
+
+    def work(self) -> None:
+        """Start the worker's process; nothing happens once it was told to stop."""
+        if not self._terminating:
+            self._process.start()
+
+    def bye(self) -> None:
+        """Wait for the end of the worker's process; returns at once when it was never started.
+
+        To be called by the process that started it, never by the worker itself.
+        """
+        self._process.join()
+
+    def stop_working(self) -> None:
+        """Ask the worker's process to stop (SIGTERM); may be repeated, before or after the start."""
+        self._terminating = True
+        self._process.terminate()
+
+    def binding(self) -> list[int | None]:
+        """Return the cpus to which this process is bound, ``[None]`` when it may use all of them."""
+        return _cpus.affinity()
+
+    def _live(self) -> None:
+        _child.run(self)
+
+    def _work_and_communicate_prehook(self) -> None:
+        """Do what must be done in the worker's process before the task; for subclasses."""
+
+    def _task(self, **kwargs: Any) -> Any:
+        """Do the task; to be implemented by subclasses.
+
+        Returns
+        -------
+        object
+            The report, sent back to the Boss.
+        """
+        raise RuntimeError(f"{type(self).__name__} does not implement _task()")
+
+
+class BindedWorker(Worker):
+    """Worker bound to the cpu of its ticket.
+
+    .. deprecated:: 1.0.7
+       Inherit from `Worker`, and make the scheduler with ``binded=True``.
+    """
+
+    __module__ = "taylorism"
+
+    _abstract = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _log.warning(
+            'The %s class is deprecated. Please use "Worker" instead, and a scheduler with binded=True.',
+            type(self).__name__,
+        )
+
+    def _work_and_communicate_prehook(self) -> None:
+        if self.scheduler_ticket is not None:
+            from taylorism.schedulers import binding_setup
+
+            binding_setup(self)

@@ -1,0 +1,67 @@
+"""What every test is held to: after it, no child, no descriptor, no shared-memory file, no handler is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+# The tests of the real clients have an environment of their own: see tests/clients/run.py.
+collect_ignore = ["clients"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
+#: seconds that what was just told to end has to be gone
+_PATIENCE = 2.0
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the descriptor of the listing itself
+            pass
+    return found
+
+
+def _segments() -> set[str]:
+    return set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
+
+
+def _settled(look, before):  # type: ignore[no-untyped-def]
+    """Return what `look` sees beyond `before`, once it sees nothing or the patience is over."""
+    deadline = time.monotonic() + _PATIENCE
+    while (left := set(look()) - set(before)) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    return left
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail the test that leaves something behind, and clean up after it for the next."""
+    children, descriptors, segments = _children(), _descriptors(), _segments()
+    handlers = [signal.getsignal(signum) for signum in _SIGNALS]
+    directory, environment = os.getcwd(), dict(os.environ)
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    yield
+    left = _settled(_children, children)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, f"processes left behind: {left}"
+    left = _settled(_descriptors, descriptors)
+    assert not left, f"descriptors left open: { {fd: _descriptors().get(fd) for fd in left} }"
+    assert not _settled(_segments, segments), "shared-memory files left behind"
+    assert [signal.getsignal(signum) for signum in _SIGNALS] == handlers, "signal handlers changed"
+    after = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+    assert (os.getcwd(), after) == (directory, environment), "directory or environment changed"
