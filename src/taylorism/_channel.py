@@ -18,15 +18,15 @@ it does not help, a thread of a BLAS library takes the signal, and Python's hand
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import pickle
 import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 __all__ = [
     "Channel",
@@ -36,8 +36,9 @@ __all__ = [
     "Outflow",
     "above_stdio",
     "encode",
-    "pack_object",
     "open_object",
+    "pack_head",
+    "pack_object",
     "write_all",
 ]
 
@@ -57,8 +58,7 @@ class ChannelClosed(Exception):
     """The other side is gone."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A message: its head, and its segments as views on one private, writable buffer."""
 
     head: Any
@@ -88,7 +88,7 @@ def pack_object(value: object) -> list[Any]:
         return False
 
     body = pickle.dumps(value, protocol=5, buffer_callback=keep_in_band)
-    return [body, *segments]
+    return [body, *segments]  # `raw()` gives flat views of bytes, so that `len` is what it seems
 
 
 def open_object(segments: Sequence[Any]) -> Any:
@@ -96,12 +96,20 @@ def open_object(segments: Sequence[Any]) -> Any:
     return pickle.loads(segments[0], buffers=segments[1:])
 
 
+def pack_head(head: object) -> bytes:
+    """Pickle the head of a frame."""
+    return pickle.dumps(head, protocol=pickle.HIGHEST_PROTOCOL)
+
+
 def encode(head: object, segments: Iterable[Any] = ()) -> list[Any]:
-    """Return the buffers of a frame, the small ones joined."""
-    parts = [memoryview(part).cast("B") if len(part) else memoryview(b"") for part in segments]
-    packed = pickle.dumps(head, protocol=pickle.HIGHEST_PROTOCOL)
-    sizes = struct.pack(f"!{len(parts)}Q", *(len(part) for part in parts))
-    return list(_joined([_LENGTHS.pack(len(packed), len(parts)) + sizes + packed, *parts]))
+    """Return the buffers of a frame, the small ones joined; `head` may have been packed beforehand."""
+    parts = list(segments)
+    packed = head if isinstance(head, bytes) else pack_head(head)
+    sizes = struct.pack(f"!{len(parts)}Q", *map(len, parts))
+    start = _LENGTHS.pack(len(packed), len(parts)) + sizes + packed
+    if sum(map(len, parts)) < LARGE:
+        return [b"".join((start, *parts))]
+    return list(_joined([start, *parts]))
 
 
 def _joined(parts: Iterable[Any]) -> Iterable[Any]:
@@ -123,48 +131,29 @@ def _joined(parts: Iterable[Any]) -> Iterable[Any]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class _Reading:
-    """Where the reader stands: the stretch of the stream it is in, and what was read beyond.
+    """Where the reader stands.
 
     Attributes
     ----------
-    buffer : bytearray
-        The stretch, whose length is known: lengths, head, or body of a frame.
-    complete : callable
-        Takes the full `buffer`, returns the buffer and the `complete` of what follows.
-    done : int
-        Bytes of `buffer` that have come.
-    ahead : memoryview
-        What was read beyond it.
+    number : int
+        Of the next frame.
+    ahead : bytes-like
+        What was read and is less than a frame; empty while `frame` is being filled.
+    frame : bytearray or None
+        A large frame, of which `done` bytes have come.
     noted : list of int or bytes
-        What the last system call brought: the number of bytes put into `buffer`, or bytes.
+        What the last system call brought: the number of bytes put into `frame`, or bytes.
     """
 
-    buffer: bytearray
-    complete: Callable[[bytearray], tuple[bytearray, Any]]
-    done: int = 0
-    ahead: memoryview = memoryview(b"")
-    noted: list[Any] = field(default_factory=list)
+    __slots__ = ("ahead", "done", "frame", "noted", "number")
 
-    @property
-    def missing(self) -> int:
-        return len(self.buffer) - self.done
-
-    def counted(self) -> _Reading:
-        """Count in what was noted."""
-        came = self.noted[0]
-        if isinstance(came, int):
-            return _Reading(self.buffer, self.complete, self.done + came, self.ahead)
-        return _Reading(self.buffer, self.complete, self.done, memoryview(came))
-
-    def moved(self) -> _Reading:
-        """Go one step towards the end of `ahead`: fill the buffer from it, or begin the next stretch."""
-        if not self.missing:
-            return _Reading(*self.complete(self.buffer), 0, self.ahead)
-        step = min(self.missing, len(self.ahead))
-        self.buffer[self.done : self.done + step] = self.ahead[:step]
-        return _Reading(self.buffer, self.complete, self.done + step, self.ahead[step:])
+    def __init__(self, number: int, ahead: Any, frame: bytearray | None = None, done: int = 0) -> None:
+        self.number = number
+        self.ahead = ahead
+        self.frame = frame
+        self.done = done
+        self.noted: list[Any] = []
 
 
 class Inflow:
@@ -178,7 +167,7 @@ class Inflow:
         self.fd = fd
         self.ready: dict[int, Frame] = {}
         self.ended = False
-        self._reading = _Reading(*self._lengths(0))
+        self._reading = _Reading(0, b"")
 
     def pull(self, to_the_end: bool = False) -> None:
         """Read what is there, and note the end of the stream.
@@ -189,67 +178,93 @@ class Inflow:
             Go on until there is nothing at all: for a writer that has ended. Otherwise a short answer of the
             system is taken for the last, which saves a call; if it was not, the loop will be woken again.
         """
+        self._settle()
         more = True
         while more and not self.ended:
-            more = self._read_some(to_the_end)
+            more = self._read_some() or (to_the_end and bool(self._reading.noted))
+            self._settle()
 
-    def _read_some(self, to_the_end: bool) -> bool:
-        reading = self._settled()
-        asked = min(reading.missing, _CHUNK)
+    def _read_some(self) -> bool:
+        """Make one system call; return whether there may be more."""
+        reading, frame = self._reading, self._reading.frame
         try:
-            # One call into C: see the head of this module.
-            if reading.missing < LARGE:
-                asked = LARGE
-                reading.noted.extend(map(os.read, (self.fd,), (asked,)))
+            # One call into C each: see the head of this module.
+            if frame is None:
+                reading.noted.extend(map(os.read, (self.fd,), (LARGE,)))
+                size, asked = len(reading.noted[-1]), LARGE
             else:
-                view = memoryview(reading.buffer)[reading.done : reading.done + asked]
+                view = memoryview(frame)[reading.done : reading.done + _CHUNK]
                 reading.noted.extend(map(os.readv, (self.fd,), ((view,),)))
+                size, asked = reading.noted[-1], len(view)
         except BlockingIOError:
             return False
         except OSError:
             # ECONNRESET: the other side died with unread data. What it had sent before has been read.
             self.ended = True
             return False
-        came = reading.noted[-1]
-        size = came if isinstance(came, int) else len(came)
         self.ended = size == 0
-        self._settled()
-        return to_the_end or size == asked
+        return bool(size == asked)
 
-    def _settled(self) -> _Reading:
-        """Count what was noted, deal with all of it, and return where the reader stands then."""
+    def _settle(self) -> None:
+        """Count in what was noted, and cut all the frames that are whole."""
         reading = self._reading
-        if reading.noted:
-            self._reading = reading = reading.counted()
-        while reading.ahead or not reading.missing:
-            self._reading = reading = reading.moved()
-        return reading
+        if not reading.noted:
+            return
+        came = reading.noted[0]
+        if reading.frame is None:
+            self._cut(reading.number, reading.ahead + came if reading.ahead else came)
+        elif reading.done + came < len(reading.frame):
+            self._reading = _Reading(reading.number, b"", reading.frame, reading.done + came)
+        else:
+            self._cut(reading.number, reading.frame)
 
-    def _lengths(self, number: int) -> tuple[bytearray, Any]:
-        def complete(buffer: bytearray) -> tuple[bytearray, Any]:
-            head, count = _LENGTHS.unpack(buffer)
-            return self._head(number, head, count)
-
-        return bytearray(_LENGTHS.size), complete
-
-    def _head(self, number: int, length: int, count: int) -> tuple[bytearray, Any]:
-        def complete(buffer: bytearray) -> tuple[bytearray, Any]:
-            sizes = struct.unpack_from(f"!{count}Q", buffer)
-            head = pickle.loads(memoryview(buffer)[8 * count :])
-            return self._body(number, head, sizes)
-
-        return bytearray(8 * count + length), complete
-
-    def _body(self, number: int, head: Any, sizes: Sequence[int]) -> tuple[bytearray, Any]:
-        def complete(buffer: bytearray) -> tuple[bytearray, Any]:
-            self.ready[number] = Frame(head, tuple(_slices(buffer, sizes)))
-            return self._lengths(number + 1)
-
-        return bytearray(sum(sizes)), complete
+    def _cut(self, number: int, data: Any) -> None:
+        """Make the frames that `data` begins with ready, then stand behind them: one assignment."""
+        view, start, size = memoryview(data), 0, len(data)
+        while (end := start + _size_of_frame(view, start)) <= size:
+            self.ready[number] = _opened(view, start, data)
+            number, start = number + 1, end
+        missing, rest = end - start, view[start:]
+        if missing < LARGE or start == size:
+            self._reading = _Reading(number, bytes(rest))
+            return
+        frame = bytearray(missing)
+        frame[: len(rest)] = rest
+        self._reading = _Reading(number, b"", frame, len(rest))
 
 
-def _slices(buffer: bytearray, sizes: Sequence[int]) -> Iterable[memoryview]:
-    view, start = memoryview(buffer), 0
+def _size_of_frame(view: memoryview, start: int) -> int:
+    """Return the bytes of the frame at `start`, or more than there are where that cannot be told yet."""
+    left = len(view) - start
+    if left < _LENGTHS.size:
+        return left + 1
+    head, count = _LENGTHS.unpack_from(view, start)
+    known = _LENGTHS.size + 8 * count
+    if left < known:
+        return int(known + head)
+    return int(known + head + sum(struct.unpack_from(f"!{count}Q", view, start + _LENGTHS.size)))
+
+
+def _opened(view: memoryview, start: int, data: Any) -> Frame:
+    """Return the frame at `start`; its segments are writable views, on a buffer that no other frame is on."""
+    length, count = _LENGTHS.unpack_from(view, start)
+    sizes = struct.unpack_from(f"!{count}Q", view, start + _LENGTHS.size)
+    start += _LENGTHS.size + 8 * count
+    head = _head(bytes(view[start : start + length]))
+    body = view[start + length : start + length + sum(sizes)]
+    if not isinstance(data, bytearray):
+        body = memoryview(bytearray(body))
+    return Frame(head, tuple(_slices(body, sizes)))
+
+
+@functools.lru_cache(maxsize=16)
+def _head(packed: bytes) -> Any:
+    """Load a head. Most are alike, and frozen: the notice of a plain report is loaded once."""
+    return pickle.loads(packed)
+
+
+def _slices(view: memoryview, sizes: Sequence[int]) -> Iterable[memoryview]:
+    start = 0
     for size in sizes:
         yield view[start : start + size]
         start += size
@@ -260,14 +275,16 @@ def _slices(buffer: bytearray, sizes: Sequence[int]) -> Iterable[memoryview]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class _Packet:
     """The buffers of one frame that are left to write, and how many bytes of the first have been written."""
 
-    source: list[Any]
-    buffers: list[Any]
-    done: int = 0
-    noted: list[int] = field(default_factory=list)
+    __slots__ = ("buffers", "done", "noted", "source")
+
+    def __init__(self, source: list[Any], buffers: list[Any], done: int = 0) -> None:
+        self.source = source
+        self.buffers = buffers
+        self.done = done
+        self.noted: list[int] = []
 
     def counted(self) -> _Packet:
         """Return what is left of this packet."""
@@ -308,31 +325,28 @@ class Outflow:
         ChannelClosed
             The other side is gone.
         """
-        while not self.empty:
-            packet = self._settled()
-            if not packet.buffers:
-                self._take_next()
-            elif not self._write_some(packet):
-                return False
-        return True
-
-    def _take_next(self) -> None:
-        # The frame stays at the head of the queue until the packet that replaces it is in place. If a
-        # signal comes between the two, the packet's source tells that this frame was taken already.
-        frame = self._waiting[0]
-        if self._packet.source is not frame:
-            self._packet = _Packet(frame, frame)
-        self._waiting.popleft()
-
-    def _write_some(self, packet: _Packet) -> bool:
         try:
-            # One call into C: see the head of this module.
-            packet.noted.extend(map(os.writev, (self.fd,), (packet.rest(),)))
+            while packet := self._next():
+                # One call into C: see the head of this module.
+                packet.noted.extend(map(os.writev, (self.fd,), (packet.rest(),)))
         except BlockingIOError:
             return False
         except OSError as error:
             raise ChannelClosed(str(error)) from None
         return True
+
+    def _next(self) -> _Packet | None:
+        """Return what is to be written next, or None."""
+        packet = self._settled()
+        if packet.buffers or not self._waiting:
+            return packet if packet.buffers else None
+        # The frame stays at the head of the queue until the packet that replaces it is in place. If a
+        # signal comes between the two, the packet's source tells that this frame was taken already.
+        frame = self._waiting[0]
+        if packet.source is not frame:
+            self._packet = _Packet(frame, frame)
+        self._waiting.popleft()
+        return self._next()
 
     def _settled(self) -> _Packet:
         if self._packet.noted:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["NoticePipe", "run"]
 
 
+#: the head of nearly every notice
+_PLAIN = _channel.pack_head(Notice(Outcome.REPORT))
+
+
 class NoticePipe:
     """The messenger that a Boss gives to its workers: one frame, written once, from the task's own thread.
 
@@ -38,18 +42,21 @@ class NoticePipe:
 
     def put(self, result: Result) -> None:
         """Send `result`."""
+        head: object
         if result.error is None:
             head, segments = self._report(result)
         else:
             head, segments = _failure(result.name, result.error)
         _channel.write_all(self.fd, _channel.encode(head, segments))
 
-    def _report(self, result: Result) -> tuple[Notice, list[Any]]:
+    def _report(self, result: Result) -> tuple[object, list[Any]]:
         try:
             segments = _channel.pack_object(result.report)
         except Exception as trouble:
             error = _not_sendable(result, trouble)
             return _failure(result.name, error, status="transmission exception")
+        if not self.shown:
+            return _PLAIN, segments
         return Notice(Outcome.REPORT, text=_shown(result.report, self.shown)), segments
 
     def close(self) -> None:
@@ -86,8 +93,6 @@ def _failure(
 
 
 def _shown(report: object, limit: int) -> str:
-    if not limit:
-        return ""
     try:
         text = str(report)
     except Exception as trouble:
@@ -99,7 +104,7 @@ def run(worker: Worker) -> NoReturn:
     """Do all of a worker's life in its process."""
     interruption = _signals.Interruption()
     try:
-        interruption.install()
+        interruption.begin()
         result = _perform(worker)
         interruption.disarm()
     except BaseException as error:  # raised outside of the task: by a signal, between two steps of ours

@@ -11,6 +11,7 @@ standard library. They are tested on each Python version that is supported.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import logging
 import sys
 import threading
@@ -23,9 +24,11 @@ __all__ = [
     "SignalInterruptError",
     "announce_logger",
     "become_multiprocessing_child",
+    "default_handler",
     "forget_multiprocessing_child",
     "leave_multiprocessing_child",
 ]
+
 
 
 def announce_logger(logger: logging.Logger) -> None:
@@ -36,6 +39,11 @@ def announce_logger(logger: logging.Logger) -> None:
     """
     _bronx_loggers.roots.add(logger.name)
     _bronx_loggers.lognames.add(logger.name)
+
+
+def default_handler(signum: int) -> None:
+    """Give `signum` its default; without the search of `signal.signal` for an enum, since each worker does it."""
+    _signal.signal(signum, _signal.SIG_DFL)
 
 
 def become_multiprocessing_child() -> None:
@@ -56,9 +64,11 @@ def leave_multiprocessing_child() -> None:
     bounds that wait (`_crew.LINGER`).
     """
     util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:
+    process: Any = sys.modules.get("multiprocessing.process")
+    if util is not None and (util._finalizer_registry or process._children):
         util._exit_function()
-    threading._shutdown()  # type: ignore[attr-defined]
+    if threading.active_count() > 1:
+        threading._shutdown()  # type: ignore[attr-defined]
 
 
 def forget_multiprocessing_child(process: object) -> None:

@@ -170,6 +170,18 @@ def cgroup_directories(controller: str, root: str | Path = "/") -> list[Path]:
     A container may see its group by the path that it has on the host while the mount starts at
     that very group, or only below it. What lies above the mount point cannot be read from inside.
     """
+    if str(root) == "/":
+        return list(_own_directories(controller))
+    return _directories(controller, root)
+
+
+@functools.cache
+def _own_directories(controller: str) -> list[Path]:
+    # Where the groups are mounted does not change while we run, and their limits are read anew each time.
+    return _directories(controller, "/")
+
+
+def _directories(controller: str, root: str | Path) -> list[Path]:
     groups = dict(_groups(controller, root))
     found: list[Path] = []
     for kind, top, mount_point in _cgroup_mounts(controller, root):

@@ -15,7 +15,7 @@ nothing, because what the task forked holds copies of the pipe.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -63,8 +63,8 @@ class Crew:
 
     Parameters
     ----------
-    selector : selectors.BaseSelector
-        Where the pipes of the workers are waited for; the `Member` is the key's data.
+    poller : select.poll
+        Where the loop waits for the pipes of the workers.
     forget : callable
         Called in each child: closes what is the listener's alone.
     shown : int
@@ -72,12 +72,13 @@ class Crew:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, forget: Callable[[], None], shown: int
+        self, poller: select.poll, forget: Callable[[], None], shown: int
     ) -> None:
-        self._selector = selector
+        self._poller = poller
         self._forget = forget
         self._shown = shown
         self._members: dict[int, Member] = {}
+        self._by_pipe: dict[int, Member] = {}
         self._lingering: list[Member] = []
         self._kill_at = float("inf")
         self._give_up_at = float("inf")
@@ -109,20 +110,24 @@ class Crew:
         if member.process.pid is None:
             raise TaylorismError(f"the work() of {type(member.worker).__name__} started no process.")
         os.set_blocking(member.inflow.fd, False)
-        self._selector.register(member.inflow.fd, selectors.EVENT_READ, member)
+        self._poller.register(member.inflow.fd, select.POLLIN)
+        self._by_pipe[member.inflow.fd] = member
         self._members[member.process.pid] = member
 
     def _in_child(self, worker: Any, reader: int, listener: int) -> None:
         _tree.die_with_parent(listener)
         _streams.wait_like_any_other()
         os.close(reader)
-        for member in self._members.values():
-            if member.inflow.fd >= 0:
-                os.close(member.inflow.fd)
+        for pipe in self._by_pipe:
+            os.close(pipe)
         self._forget()
         worker._live()
 
     # -- notices and deaths ---------------------------------------------------------------------------
+
+    def heard(self, ready: Iterable[int]) -> list[Member]:
+        """Return the workers to whom the readable descriptors belong."""
+        return [self._by_pipe[fd] for fd in ready if fd in self._by_pipe]
 
     def hear(self, member: Member, dead: bool = False) -> Frame | None:
         """Read what a worker has written; return its notice when it has just become whole."""
@@ -139,10 +144,11 @@ class Crew:
         return notice
 
     def _hang_up(self, member: Member) -> None:
-        if member.inflow.fd >= 0:
-            self._selector.unregister(member.inflow.fd)
-            os.close(member.inflow.fd)
-            member.inflow.fd = -1
+        pipe, member.inflow.fd = member.inflow.fd, -1
+        if pipe >= 0:
+            self._poller.unregister(pipe)
+            del self._by_pipe[pipe]
+            os.close(pipe)
 
     def reap(self) -> list[Member]:
         """Reap every child that has ended; return the workers among them, with their pipes read to the end."""

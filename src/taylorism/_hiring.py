@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,11 @@ __all__ = ["hire", "tell_instructions"]
 _SHOWN = 10_000
 
 
+@functools.cache
+def _collector() -> Any:
+    return footprints.collectors.get(tag="worker")
+
+
 def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     """Build the Worker that these instructions describe.
 
@@ -25,7 +31,8 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     Exception
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
-    worker = footprints.proxy.worker(**{**instructions, **shared})
+    # As `footprints.proxy.worker(...)`, without its look-up of the collector.
+    worker = _collector().load(**{**instructions, **shared})
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "

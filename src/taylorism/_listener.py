@@ -10,7 +10,7 @@
     +--------+  WorkerDone,      +--------------------------+  pipe, SIGCHLD  +-----------------------+
                 WorkerFailed, Over
 
-One thread, one selector: the channel, the pipe of each worker, a pipe that signals write to, and main's
+One thread, one place to wait: the channel, the pipe of each worker, a pipe that signals write to, and main's
 death. Nothing here waits for one peer: the channel buffers, the pipes are read as far as they go, and the standard
 error gives up on a reader who takes nothing. There is a timeout only when something is due.
 
@@ -24,8 +24,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import math
 import os
-import selectors
+import select
 import signal
 import sys
 import time
@@ -95,18 +96,17 @@ class Listener:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._signals = _signals.Inbox()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._signals.fd, selectors.EVENT_READ)
-        self._upstream = Upstream(setup.channel, setup.main_pid, setup.forked, self._selector)
+        self._poller = select.poll()
+        self._poller.register(self._signals.fd, select.POLLIN)
+        self._upstream = Upstream(setup.channel, setup.main_pid, setup.forked, self._poller)
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
-        self._crew = Crew(self._selector, self._forget, shown)
+        self._crew = Crew(self._poller, self._forget, shown)
         self._ledger = Ledger()
         self._clockless = _is_ours(setup.scheduler)
         self._news = False  # something has happened that the scheduler was not asked about
         self._crowded = False  # the system had no room for another process
         self._ready: set[int] = set()
-        self._heard: list[Member] = []
         self._verdict_due = -_NEVER
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._finished = False
@@ -136,10 +136,8 @@ class Listener:
 
     def _wait(self) -> None:
         due = self._next_due()
-        timeout = None if due == _NEVER else max(0.0, due - time.monotonic())
-        ready = self._selector.select(timeout)
-        self._ready = {key.fd for key, _ in ready}
-        self._heard = [key.data for key, _ in ready if key.data is not None]
+        left = None if due == _NEVER else max(0, math.ceil((due - time.monotonic()) * 1000))
+        self._ready = {fd for fd, _ in self._poller.poll(left)}
 
     def _next_due(self) -> float:
         due = min(self._crew.next_deadline, self._upstream.next_look())
@@ -152,7 +150,7 @@ class Listener:
     # -- signals and main -----------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
-        came = self._signals.take() if self._signals.fd in self._ready else set()
+        came = self._signals.drain() if self._signals.fd in self._ready else set()
         if signal.SIGINT in came:
             self._verdict_due = time.monotonic() + VERDICT
         for signum in came.intersection(_signals.ENDING):
@@ -168,7 +166,7 @@ class Listener:
         self._crew.stop(ORPHANED_GRACE)
 
     def _take_orders(self) -> None:
-        for frame in self._upstream.orders():
+        for frame in self._upstream.orders(self._ready):
             self._news = True
             self._take_order(frame)
         if self._upstream.hung_up:
@@ -220,7 +218,7 @@ class Listener:
     # -- notices and deaths ---------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
-        for member in self._heard:
+        for member in self._crew.heard(self._ready):
             notice = self._crew.hear(member)
             if notice is not None:
                 self._take_notice(member, notice)
@@ -381,7 +379,6 @@ class Listener:
         """Close, in a child, what is the listener's alone."""
         self._upstream.forget()
         self._signals.forget()
-        self._selector.close()
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -114,19 +114,25 @@ class ForkedProcess:
         self.pid: int | None = None
 
     def start(self) -> None:
-        """Fork. Signals are held back in the child until it lets them in.
+        """Fork.
 
         Raises
         ------
         OSError
             The system refuses another process.
         """
-        with _signals.blocked():
-            pid = os.fork()
-            if pid == 0:
-                self._be_the_child()
-            self.pid = pid
+        if _signals.children_inherit():
+            self._fork()
+        else:
+            with _signals.blocked():
+                self._fork()
         self._run = None
+
+    def _fork(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._be_the_child()
+        self.pid = pid
 
     def _be_the_child(self) -> NoReturn:
         status = 1

@@ -14,8 +14,15 @@ from taylorism._compat import SignalInterruptError
 
 __all__ = ["batch_main", "run_as_server"]
 
-#: what interrupts a batch with an exception, besides Ctrl-C
-_ENDING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+#: what interrupts a batch with an exception
+_INTERRUPTING = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTERM,
+)
 
 
 def run_as_server(
@@ -128,21 +135,29 @@ def _print(report: dict[str, Any] | None, print_report: Callable[[Any], Any]) ->
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let the ending signals raise, in the main thread; elsewhere handlers cannot be set, and none is."""
+    """Let the first signal raise, in the main thread; elsewhere handlers cannot be set, and none is.
+
+    After the first, the caller's handlers are back: a second Ctrl-C does what it always does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.getsignal(signum) for signum in _ENDING}
-    try:
-        for signum, handler in before.items():
-            if handler is not signal.SIG_IGN or signum == signal.SIGTERM:
-                signal.signal(signum, _raise)
-        yield
-    finally:
+    before = {signum: signal.getsignal(signum) for signum in _INTERRUPTING}
+
+    def restore() -> None:
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        restore()
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SignalInterruptError(f"Signal {signum:d} was caught.")
 
-def _raise(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # once: the stop that follows is bounded
-    raise SignalInterruptError(f"Signal {signum:d} was caught.")
+    try:
+        for signum, handler in before.items():
+            if handler is not signal.SIG_IGN or signum == signal.SIGTERM:
+                signal.signal(signum, interrupt)
+        yield
+    finally:
+        restore()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import signal
 from collections.abc import Iterable
@@ -24,10 +23,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-@functools.lru_cache(maxsize=1)
-def _prctl() -> Any:
-    """Return the system call, or None where there is none (macOS)."""
-    return getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+#: the system call, or None where there is none (macOS); looked up here once, rather than in each child
+_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def become_subreaper() -> bool:
@@ -39,8 +36,7 @@ def become_subreaper() -> bool:
         Whether the system can (Linux 3.4). Elsewhere orphans go to process 1, and only those that are
         seen before their parent dies are stopped.
     """
-    prctl = _prctl()
-    return prctl is not None and prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return _prctl is not None and _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def die_with_parent(parent: int) -> None:
@@ -49,9 +45,8 @@ def die_with_parent(parent: int) -> None:
     Only right where the parent has one thread. Without the call (macOS), a killed listener leaves its workers
     to themselves: they end with their task, at the latest when they write their report.
     """
-    prctl = _prctl()
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -8,7 +8,7 @@ processes have no descriptor, our parent is looked at now and then.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import time
 from collections.abc import Iterable
 
@@ -33,28 +33,28 @@ class Upstream:
         Whom to watch.
     parent : bool
         Whether main is our parent.
-    selector : selectors.BaseSelector
+    poller : select.poll
         Where the loop waits.
     """
 
     def __init__(
-        self, channel: Channel, main_pid: int, parent: bool, selector: selectors.BaseSelector
+        self, channel: Channel, main_pid: int, parent: bool, poller: select.poll
     ) -> None:
         self._channel = channel
-        self._selector = selector
+        self._poller = poller
         self._parent = os.getppid() if parent else None
         self._watch = _process.watch(main_pid)
-        self._events = selectors.EVENT_READ
+        self._events = select.POLLIN
         self.open = True
         self.deaf = False
-        selector.register(channel.fd, self._events)
+        poller.register(channel.fd, self._events)
         if self._watch is not None:
-            selector.register(self._watch, selectors.EVENT_READ)
+            poller.register(self._watch, select.POLLIN)
 
-    def orders(self) -> Iterable[Frame]:
-        """Return what main has sent since the last time."""
+    def orders(self, ready: set[int]) -> Iterable[Frame]:
+        """Return what main has sent since the last time; `ready` are the descriptors that can be read."""
         inflow = self._channel.inflow
-        if self.open:
+        if self.open and self._channel.fd in ready:
             inflow.pull()
         return [inflow.ready.pop(number) for number in sorted(inflow.ready)]
 
@@ -72,10 +72,10 @@ class Upstream:
         except ChannelClosed:
             self._channel.inflow.ended = True
             return
-        events = selectors.EVENT_READ | (0 if empty else selectors.EVENT_WRITE)
+        events = select.POLLIN if empty else select.POLLIN | select.POLLOUT
         if events != self._events:
             self._events = events
-            self._selector.modify(self._channel.fd, events)
+            self._poller.register(self._channel.fd, events)
 
     @property
     def all_said(self) -> bool:
@@ -101,16 +101,18 @@ class Upstream:
         """Say and hear no more; harmless when repeated."""
         if self.open:
             self.open = False
-            self._selector.unregister(self._channel.fd)
+            self._poller.unregister(self._channel.fd)
             self._channel.close()
 
     def stop_watching(self) -> None:
         """Forget main, who is dead."""
-        if self._watch is not None and self._watch in self._selector.get_map():
-            self._selector.unregister(self._watch)
+        if self._watch is not None:
+            self._poller.unregister(self._watch)
+            os.close(self._watch)
+            self._watch = None
 
     def forget(self) -> None:
-        """Close our descriptors in a child, where the selector must not be touched."""
+        """Close our descriptors in a child."""
         self._channel.close()
         if self._watch is not None:
             os.close(self._watch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import footprints
 
@@ -58,7 +58,7 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
 
     _abstract = True
     _collector = ("worker",)
-    _footprint = dict(
+    _footprint: ClassVar[Any] = dict(
         attr=dict(
             name=dict(info="Name of the worker.", optional=True, default=None, access="rwx"),
             memory=dict(
