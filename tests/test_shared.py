@@ -1,0 +1,1627 @@
+"""The shared array: its memory, its lock, and how it passes for an ndarray."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import faulthandler
+import gc
+import io
+import logging
+import multiprocessing
+import multiprocessing.context
+import operator
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import footprints
+import numpy as np
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from taylorism import _shared
+from taylorism.util import SharedNumpyArray
+
+FORK = multiprocessing.get_context("fork")
+
+needs_robust = pytest.mark.skipif(_shared._pthread is None, reason="no robust locks here")
+
+
+# --------------------------------------------------------------------------------------------------
+# Other processes
+
+
+def _report(function, send):
+    try:
+        answer = True, function()
+    except BaseException:
+        answer = False, traceback.format_exc()
+    send.send(answer)
+
+
+def forked(function):
+    """Run a function in a forked child, and return what it returned there; fail if it failed."""
+    receive, send = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=_report, args=(function, send))
+    child.start()
+    send.close()
+    try:
+        well, value = receive.recv() if receive.poll(30) else (False, "no answer")
+    except EOFError:
+        well, value = False, "died"
+    finally:
+        receive.close()
+        child.join(10)
+        child.close()
+    assert well, value
+    return value
+
+
+class Holder:
+    """A forked child that holds the lock of an array until it is told to let go, or is killed."""
+
+    def __init__(self, array):
+        self.ours, theirs = FORK.Pipe()
+        self.process = FORK.Process(target=self._hold, args=(array, theirs))
+        self.process.start()
+        theirs.close()
+        assert self.ours.poll(10)
+        assert self.ours.recv() == "held"
+
+    def _hold(self, array, theirs):
+        self.ours.close()
+        array.acquire()
+        theirs.send("held")
+        theirs.recv()
+        array.release()
+
+    def let_go(self):
+        self.ours.send("go")
+
+    def kill(self):
+        self.process.kill()
+        self.process.join(10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.join(10)
+        self.process.close()
+        self.ours.close()
+
+
+def run_script(tmp_path: Path, text: str, *arguments: str) -> str:
+    """Run a script, warnings being errors, and return what it printed."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(text))
+    command = [sys.executable, "-W", "error", str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def descriptors() -> set[str]:
+    """Return the numbers of the open descriptors, but that of this look."""
+    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+
+
+def same(left, right) -> None:
+    """Check that two results are equal: type, dtype, values, masks."""
+    assert type(left) is type(right)
+    if isinstance(left, tuple):
+        for one, other in zip(left, right, strict=True):
+            same(one, other)
+    elif isinstance(left, np.ma.MaskedArray):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(np.ma.getmaskarray(left), np.ma.getmaskarray(right))
+        np.testing.assert_array_equal(left.filled(), right.filled())
+    else:
+        np.testing.assert_array_equal(left, right)
+        assert np.asarray(left).dtype == np.asarray(right).dtype
+
+
+# --------------------------------------------------------------------------------------------------
+# What is shared
+
+
+def test_a_childs_writes_are_seen_by_main():
+    """What a forked child writes is in the array of the parent, and in that of other children."""
+    array = SharedNumpyArray(np.zeros((2, 3)))
+
+    def write():
+        array[0, 1] = 5
+        array[1] += 2
+
+    forked(write)
+    np.testing.assert_array_equal(array[...], [[0, 5, 0], [2, 2, 2]])
+    assert forked(lambda: float(array.sum())) == 11
+
+
+def test_the_copy_is_independent_of_the_original():
+    """An ndarray is copied: neither sees what is written to the other afterwards."""
+    original = np.arange(3.0)
+    array = SharedNumpyArray(original)
+    original[0], array[1] = 7, 8
+    assert (array[0], original[1]) == (0, 1)
+
+
+DTYPES = [*"?bBhHiIlLqQefdgFDG", "M8[D]", "M8[ns]", "m8[s]", "S5", "U7", "V6"]
+DTYPES += [">f8", "<f8", ">i4", ">U3", ">c16", ">M8[s]"]
+RECORD = np.dtype([("name", "S4"), ("level", ">i2"), ("value", "f8", (2,))])
+GAPS = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+
+
+def counted(dtype):
+    """Return six different elements, as far as there are as many."""
+    if dtype.kind != "V":
+        return np.arange(6).astype(dtype)
+    values = np.zeros(6, dtype)
+    for name in dtype.names or ():
+        values[name].T[...] = np.arange(6).astype(dtype[name].base)
+    return values if dtype.names else np.arange(6 * dtype.itemsize, dtype="u1").view(dtype)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, RECORD, GAPS], ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_every_dtype_of_fixed_size(dtype, masked):
+    """Values and the exact dtype are kept, and a child's write of any dtype arrives."""
+    source = counted(np.dtype(dtype))
+    if masked:
+        source = np.ma.array(source, mask=[0, 1, 0, 0, 0, 0])
+    array = SharedNumpyArray(source)
+    assert array.dtype == source.dtype
+    assert np.asarray(array).tobytes() == np.asarray(source).tobytes()
+    assert np.asarray(array).dtype == source.dtype
+    forked(lambda: operator.setitem(array, 5, source[3]))
+    assert np.asarray(array)[5] == np.asarray(source)[3]
+
+
+ANY_DTYPE = st.one_of(
+    hnp.scalar_dtypes(),
+    hnp.byte_string_dtypes(),
+    hnp.unicode_string_dtypes(),
+    hnp.array_dtypes(allow_subarrays=True),
+)
+ANY_ARRAY = ANY_DTYPE.flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+)
+
+
+@given(ANY_ARRAY, st.data())
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_any_array_comes_out_as_it_went_in(source, data):
+    """Shape, dtype, order of axes and bytes are kept for any shape, transposed and cut at will."""
+    source = source.transpose(data.draw(st.permutations(range(source.ndim))))
+    if source.ndim and data.draw(st.booleans()):
+        source = source[:: data.draw(st.sampled_from([-1, 1, 2]))]
+    array = SharedNumpyArray(source)
+    assert (array.shape, array.dtype) == (source.shape, source.dtype)
+    assert array.strides == np.empty_like(source).strides
+    assert array.tobytes() == source.tobytes()
+    assert not np.shares_memory(array[...], source)
+    assert array.flags.writeable
+
+
+# numpy's own default value, 1e20, for halves
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@given(ANY_ARRAY, st.data())
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_any_masked_array_comes_out_as_it_went_in(source, data):
+    """Mask, hardness and fill value are kept, of structures too."""
+    mask_dtype = np.ma.make_mask_descr(source.dtype)
+    mask = data.draw(st.one_of(st.none(), hnp.arrays(mask_dtype, source.shape)))
+    hard = data.draw(st.booleans())
+    masked = np.ma.MaskedArray(source, mask=np.ma.nomask if mask is None else mask, hard_mask=hard)
+    array = SharedNumpyArray(masked)
+    assert array.data.tobytes() == source.tobytes()
+    np.testing.assert_array_equal(array.mask, np.ma.getmaskarray(masked))
+    assert array.hardmask == hard
+    assert (array._fill_value is None) == (masked._fill_value is None)  # a default stays one
+    assert repr(array.fill_value) == repr(masked.fill_value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.array([None, "x"]),
+        np.zeros(2, [("a", "f8"), ("b", object)]),
+        np.ma.array([None, 1]),
+    ],
+    ids=["objects", "field", "masked"],
+)
+def test_objects_are_refused(source):
+    """An array of Python objects is refused, with the advice to convert it."""
+    with pytest.raises(TypeError, match=r"cannot be shared.*array\.astype\(float\)") as caught:
+        SharedNumpyArray(source)
+    assert isinstance(caught.value, NotImplementedError)  # what 1.1 raised
+
+
+@pytest.mark.skipif(not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"), reason="old")
+def test_strings_of_variable_width_are_refused():
+    """They lie elsewhere in private memory."""
+    with pytest.raises(TypeError, match="cannot be shared"):
+        SharedNumpyArray(np.array(["a", "b" * 100], dtype=np.dtypes.StringDType()))
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], 3.5, None, "x", (ctypes.c_double * 3)()], ids=repr)
+def test_what_is_no_array_is_refused(wrong):
+    """Anything but an array is a TypeError at once, which says what to do."""
+    with pytest.raises(TypeError, match=r"numpy\.asarray\(\)"):
+        SharedNumpyArray(wrong)
+
+
+def test_subclasses_of_ndarray_become_ndarrays(tmp_path):
+    """A memory-mapped file is read into shared memory, and is an ndarray there."""
+    file = np.memmap(tmp_path / "data", dtype="f4", mode="w+", shape=(3,))
+    file[:] = 2
+    array = SharedNumpyArray(file)
+    assert type(array[...]) is np.ndarray
+    np.testing.assert_array_equal(array[...], [2, 2, 2])
+
+
+def test_metadata_of_a_dtype_is_kept():
+    """A dtype's metadata survive, through np.asarray too."""
+    dtype = np.dtype("i4", metadata={"unit": "K"})
+    array = SharedNumpyArray(np.zeros(2, dtype))
+    assert array.dtype.metadata == np.asarray(array).dtype.metadata == {"unit": "K"}
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (0, 5)], ids=str)
+def test_scalars_and_nothing(shape):
+    """0-d and empty arrays, masked or not, are arrays like others."""
+    source = np.full(shape, 3.5)
+    for array in (SharedNumpyArray(source), SharedNumpyArray(np.ma.array(source, mask=False))):
+        assert (array.shape, array.size) == (source.shape, source.size)
+        array[...] = 4
+        same(np.asarray(array + 1), np.asarray(source * 0 + 5))
+
+
+def test_a_scalar_is_written_by_a_child():
+    """A 0-d array is shared as well."""
+    array = SharedNumpyArray(np.array(1))
+    forked(lambda: operator.setitem(array, (), 9))
+    assert int(array) == 9 == array[()]
+
+
+@pytest.mark.parametrize("nbytes", [2**21 - 8, 2**21, 5 * 2**20 + 24])
+def test_arrays_of_huge_pages(nbytes):
+    """The values are right where memory is gathered into huge pages, and where it is not."""
+    source = np.arange(nbytes // 8, dtype=float)
+    array = SharedNumpyArray(source)
+    np.testing.assert_array_equal(array[...], source)
+    np.testing.assert_array_equal(SharedNumpyArray(array, readonly=True)[...], source)
+    forked(lambda: operator.setitem(array, slice(None), -source))
+    np.testing.assert_array_equal(array[...], -source)
+
+
+def test_views_outlive_the_handle():
+    """An ndarray taken from a shared array keeps the memory, after the shared array is gone."""
+    view = SharedNumpyArray(np.arange(5.0))[1:]
+    gc.collect()
+    np.testing.assert_array_equal(view, [1, 2, 3, 4])
+
+
+# --------------------------------------------------------------------------------------------------
+# Masked arrays
+
+
+def test_a_childs_mask_is_seen_by_main():
+    """What a child masks and unmasks is masked and unmasked in main, where nothing was masked too."""
+    for mask in ([0, 1, 0], np.ma.nomask):
+        array = SharedNumpyArray(np.ma.array([1.0, 2.0, 3.0], mask=mask))
+
+        def write(array=array):
+            array[0] = np.ma.masked
+            array[1] = 7
+
+        forked(write)
+        assert array.mask.tolist() == [True, False, False]
+        assert array[1] == 7
+
+
+def test_a_hard_mask_stays_hard():
+    """A hard mask does not let a child's value through; it can be softened."""
+    array = SharedNumpyArray(np.ma.array([1, 2], mask=[1, 0], hard_mask=True, fill_value=-9))
+    forked(lambda: operator.setitem(array, slice(None), 5))
+    assert array.mask.tolist() == [True, False]
+    assert array.filled().tolist() == [-9, 5]
+    array.soften_mask()
+    array[0] = 4
+    assert array.mask.tolist() == [False, False]
+
+
+def _ufunc_with_out(array):
+    np.add(array, np.ma.array([1, 1, 1], mask=[1, 0, 0]), out=array)
+
+
+def _power(array):
+    array **= np.ma.array([2, 2, 2], mask=[1, 0, 0])
+
+
+def _sum(array):
+    array += np.ma.array([1, 1, 1], mask=[1, 0, 0])
+
+
+def _quotient(array):
+    array /= np.array([0, 1, 1])
+
+
+def _shrunk(array):
+    array.mask = False
+    array.shrink_mask()
+    array.unshare_mask()
+    array[0] = np.ma.masked
+
+
+def _seen_as_integers(array):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # numpy 2.5
+        array.dtype = "i8"
+    array[0] = np.ma.masked
+
+
+@pytest.mark.parametrize("operation", [_ufunc_with_out, _power, _sum, _quotient, _shrunk, _seen_as_integers])
+def test_the_mask_stays_shared(operation):
+    """No operation of a child makes a private mask: the element that it masks is masked in main."""
+    array = SharedNumpyArray(np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 0]))
+    forked(lambda: operation(array))
+    assert array.mask.tolist() == [True, False, False]
+    operation(array)
+    forked(lambda: operator.setitem(array, 2, np.ma.masked))
+    assert array.mask.tolist() == [True, False, True]
+
+
+def test_functions_of_masked_arrays():
+    """Functions of numpy and numpy.ma see the mask, from wherever they get it."""
+    source = np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])
+    array = SharedNumpyArray(source)
+    other = np.ma.array([1, 1, 1], mask=[1, 0, 0])
+    functions = np.ma.sum, np.ma.count, np.ma.filled, np.ma.asarray, np.ma.getmaskarray
+    for function in (*functions, np.sin, np.mean, np.asanyarray):
+        same(function(array), function(source))
+    same(other + array, other + source)
+    same(np.ma.concatenate([array, array]), np.ma.concatenate([source, source]))
+    same(np.asarray(array), np.asarray(source))
+    assert isinstance(array, np.ma.MaskedArray)
+
+
+# --------------------------------------------------------------------------------------------------
+# Read-only arrays
+
+
+def _poke(array):
+    """Write the first byte of an array behind the back of numpy."""
+    faulthandler.disable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.memset(array.ctypes.data, 1, 1)
+
+
+def dies_poking(array) -> bool:
+    """Say whether a child is killed that writes through a pointer."""
+    child = FORK.Process(target=_poke, args=(array,))
+    child.start()
+    child.join(10)
+    code = child.exitcode
+    child.close()
+    return code == -signal.SIGSEGV
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_readonly_is_enforced(masked):
+    """Writes are refused by numpy, cannot be allowed again, and are faults through a pointer."""
+    source = np.ma.array([1.0, 2.0], mask=[0, 1]) if masked else np.array([1.0, 2.0])
+    array = SharedNumpyArray(source, readonly=True)
+    same(array[...], source)
+    for write in (
+        lambda: operator.setitem(array, 0, 9),
+        lambda: operator.iadd(array, 1),
+        lambda: np.sin(array, out=array),
+        lambda: setattr(array.flags, "writeable", True),
+        lambda: array[...].setflags(write=True),
+    ):
+        with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
+            write()
+    if masked:
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = np.ma.masked
+        assert dies_poking(array.mask)
+    assert dies_poking(array.data if masked else array)
+    assert not dies_poking(SharedNumpyArray(source))
+
+
+def test_the_lock_of_a_readonly_array_works():
+    """Who can only read may wait for who writes."""
+    array = SharedNumpyArray(np.zeros(1), readonly=True)
+    with array.get_lock():
+        assert not forked(lambda: array.acquire(False))
+    assert forked(lambda: array.acquire(False))
+
+
+def test_a_readonly_handle_on_a_writable_array():
+    """Main writes, and workers that have the read-only handle see it and cannot; one lock."""
+    array = SharedNumpyArray(np.ma.array([1.0, 2.0], mask=[0, 1]))
+    readonly = SharedNumpyArray(array, readonly=True)
+    array[:] = 5
+    assert forked(readonly.tolist) == [5, 5]
+    with pytest.raises(ValueError, match="read-only"):
+        readonly[0] = 1
+    assert dies_poking(readonly.data)
+    assert dies_poking(readonly.mask)
+    assert not SharedNumpyArray(readonly).flags.writeable
+    assert readonly.get_lock() is array.get_lock()
+    assert hash(readonly) == hash(array)
+
+
+def test_a_readonly_ndarray_is_copied_to_a_writable_one():
+    """The flag of the original is not the wish of the caller."""
+    source = np.arange(3.0)
+    source.flags.writeable = False
+    array = SharedNumpyArray(source)
+    array[0] = 1
+    assert not SharedNumpyArray(source, readonly=True).flags.writeable
+
+
+def test_readonly_is_a_keyword():
+    """The one positional argument of 1.1 stays the only one, under its name."""
+    with pytest.raises(TypeError):
+        SharedNumpyArray(np.zeros(1), True)
+    assert SharedNumpyArray(array=np.zeros(1)).shape == (1,)
+
+
+# --------------------------------------------------------------------------------------------------
+# Arrays of multiprocessing. Their heap keeps a descriptor for ever: so they are made in children.
+
+
+class Point(ctypes.Structure):
+    """A structure for multiprocessing to share."""
+
+    _fields_ = [("level", ctypes.c_int), ("value", ctypes.c_double)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("d", "f8"),
+        ("f", "f4"),
+        ("i", "i4"),
+        ("b", "i1"),
+        ("H", "u2"),
+        ("q", "i8"),
+        ("c", "S1"),
+        ("u", "U1"),
+        (ctypes.c_bool, "?"),
+        (ctypes.c_double * 2, "f8"),
+        (Point, np.dtype(Point)),
+    ],
+    ids=str,
+)
+def test_an_array_of_multiprocessing_is_seen_in_its_own_dtype(kind, dtype):
+    """The memory is the same, in the array's dtype and shape, under the array's own lock."""
+
+    def look():
+        source = FORK.Array(kind, 3)
+        array = SharedNumpyArray(source)
+        array[...] = np.ones(array.shape, array.dtype)
+        size = source[0] if isinstance(source[0], (bytes, str, int, float, bool)) else None
+        expected = np.ones(1, dtype)[0] if size is not None else None
+        return (
+            array.dtype,
+            array.shape,
+            size == expected,
+            bytes(memoryview(source.get_obj()).cast("B")) == array.tobytes(),
+            array.get_lock() is source.get_lock(),
+            hash(array) == hash(SharedNumpyArray(source)),
+        )
+
+    shape = (3, 2) if kind == ctypes.c_double * 2 else (3,)
+    assert forked(look) == (np.dtype(dtype), shape, True, True, True, True)
+
+
+def test_multiprocessing_and_workers_see_each_others_writes():
+    """A child's write through the one is seen through the other."""
+
+    def look():
+        source = FORK.Array("i", [1, 2, 3])
+        array = SharedNumpyArray(source)
+        forked(lambda: operator.setitem(array, 1, 20))
+        forked(lambda: operator.setitem(source, 2, 30))
+        with source.get_lock():
+            taken = forked(lambda: array.acquire(False))
+        return list(source), array.tolist(), taken
+
+    assert forked(look) == ([1, 20, 30], [1, 20, 30], False)
+
+
+def test_an_array_without_a_lock_gets_one():
+    """A RawArray is shared too, and all handles on it have one lock, which processes share."""
+
+    def look():
+        source = multiprocessing.RawArray("d", [1, 2])
+        array, again = SharedNumpyArray(source), SharedNumpyArray(source)
+        forked(lambda: operator.setitem(array, 0, 5))
+        with again.get_lock():
+            taken = forked(lambda: array.acquire(False))
+        return list(source), taken, array.get_lock() is again.get_lock()
+
+    assert forked(look) == ([5, 2], False, True)
+
+
+def test_empty_and_readonly_arrays_of_multiprocessing():
+    """They may have no element; read-only ones are refused by numpy."""
+
+    def look():
+        empty = SharedNumpyArray(FORK.Array("d", 0))
+        readonly = SharedNumpyArray(FORK.Array("d", 2), readonly=True)
+        with pytest.raises(ValueError, match="read-only"):
+            readonly[0] = 1
+        return empty.shape, readonly.tolist()
+
+    assert forked(look) == ((0,), [0, 0])
+
+
+# --------------------------------------------------------------------------------------------------
+# The lock
+
+
+def test_the_lock_excludes_other_processes():
+    """Increments of one element by four processes at a time are not lost."""
+    array = SharedNumpyArray(np.zeros(1, int))
+
+    def increment():
+        for _ in range(300):
+            with array.get_lock():
+                array[0] += 1
+
+    children = [FORK.Process(target=increment) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+        child.close()
+    assert array[0] == 1200
+
+
+def test_the_lock_excludes_other_threads():
+    """Another thread of the process does not get it, nor can it release it."""
+    array = SharedNumpyArray(np.zeros(1))
+    outcome = []
+
+    def other():
+        outcome.append(array.acquire(False))
+        try:
+            array.release()
+        except AssertionError:
+            outcome.append("refused")
+
+    with array.get_lock():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert outcome == [False, "refused"]
+
+
+def test_the_lock_is_recursive():
+    """Who has it gets it again, and others get it when it was released as often."""
+    array = SharedNumpyArray(np.zeros(1))
+    assert array.acquire()
+    assert array.acquire(True, 1)
+    assert array.get_lock().acquire(block=False)
+    array.release()
+    array.release()
+    assert not forked(lambda: array.acquire(False))
+    array.release()
+    assert forked(lambda: array.acquire(False))
+    with pytest.raises(AssertionError, match="does not hold"):
+        array.release()
+
+
+def test_a_child_does_not_own_what_its_parent_holds():
+    """A forked child neither has the lock that its parent had at the fork, nor can it release it."""
+    array = SharedNumpyArray(np.zeros(1))
+
+    def look():
+        with pytest.raises(AssertionError):
+            array.release()
+        return array.acquire(timeout=0.02)
+
+    with array.get_lock():
+        assert forked(look) is False
+    assert forked(look_and_take(array)) is True
+
+
+def look_and_take(array):
+    """Return a function that takes and releases the lock."""
+
+    def look():
+        with array.get_lock() as taken:
+            return taken
+
+    return look
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, 0.02])
+def test_waiting_has_an_end(timeout):
+    """A timeout is kept, a negative one is none at all; without blocking it is not looked at."""
+    array = SharedNumpyArray(np.zeros(1))
+    with Holder(array) as holder:
+        assert array.acquire(timeout=timeout) is False
+        assert array.acquire(False, 1000) is False
+        holder.let_go()
+        assert array.acquire(timeout=20) is True
+    array.release()
+
+
+def test_who_waits_gets_it():
+    """A waiting process goes on when the holder releases the lock, without a timeout too."""
+    array = SharedNumpyArray(np.zeros(1))
+    with Holder(array) as holder:
+        threading.Timer(0.05, holder.let_go).start()
+        assert array.acquire()
+        array.release()
+
+
+@needs_robust
+def test_a_dead_holder_does_not_keep_the_lock(caplog):
+    """After the SIGKILL of the holder the next one gets the lock, is told so once, and can go on."""
+    array = SharedNumpyArray(np.zeros(3))
+    with Holder(array) as holder, caplog.at_level(logging.WARNING, logger="taylorism"):
+        holder.kill()
+        assert array.acquire(timeout=20)
+        assert "half written" in caplog.text
+        assert "float64 (3,)" in caplog.text
+        caplog.clear()
+        array.release()
+        assert forked(look_and_take(array))
+        assert array.acquire(timeout=20)
+        array.release()
+    assert not caplog.records
+
+
+@needs_robust
+def test_who_waits_for_a_dying_holder_gets_the_lock(caplog):
+    """The death of the holder wakes who is waiting already."""
+    array = SharedNumpyArray(np.zeros(3))
+    with Holder(array) as holder:
+        threading.Timer(0.05, holder.process.kill).start()
+        assert array.acquire(timeout=20)
+        array.release()
+    assert "half written" in caplog.text
+
+
+@needs_robust
+def test_a_dead_thread_does_not_keep_the_lock(caplog):
+    """A thread that ends with the lock has lost it, to another thread of the process too."""
+    array = SharedNumpyArray(np.zeros(1))
+    for _ in range(3):  # later threads may have the identifier of earlier ones
+        thread = threading.Thread(target=array.acquire)
+        thread.start()
+        thread.join()
+    assert len(caplog.records) == 2
+    assert array.acquire(timeout=20)
+    array.release()
+    assert len(caplog.records) == 3
+
+
+class Interruption(Exception):
+    """What a signal handler of the tests throws."""
+
+
+def _interrupt(*_):
+    raise Interruption
+
+
+def test_waiting_can_be_interrupted():
+    """A signal handler runs while the lock is waited for, and what it raises comes out."""
+    array = SharedNumpyArray(np.zeros(1))
+
+    def wait():
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interruption):
+            array.acquire()
+        return array.acquire(False)
+
+    with Holder(array):
+        assert forked(wait) is False
+
+
+class Interrupting:
+    """The thread library, with a signal handler that throws after the mutex was taken."""
+
+    def __init__(self, library, name):
+        self.library, self.name = library, name
+
+    def __getattr__(self, name):
+        function = getattr(self.library, name)
+        if name != self.name:
+            return function
+
+        def interrupted(*arguments):
+            self.name = ""
+            function(*arguments)
+            raise Interruption
+
+        return interrupted
+
+
+@needs_robust
+@pytest.mark.parametrize("died", [False, True], ids=["released", "died"])
+def test_an_interruption_leaves_no_lock_behind(died):
+    """If a signal strikes between the taking and the noting, the lock is free afterwards."""
+    array = SharedNumpyArray(np.zeros(1))
+    lock = array.get_lock()
+    if died:
+        with Holder(array) as holder:
+            holder.kill()
+    lock._pthread = Interrupting(lock._pthread, "trylock")
+    with pytest.raises(Interruption):
+        lock.acquire()
+    assert forked(look_and_take(array)) is True
+    with pytest.raises(AssertionError):
+        lock.release()
+    assert lock.acquire(False)
+    lock.release()
+
+
+@needs_robust
+def test_an_interruption_does_not_take_anothers_lock():
+    """If a signal strikes who waits, the lock stays with who has it, a thread of the process too."""
+    array = SharedNumpyArray(np.zeros(1))
+    lock = array.get_lock()
+    taken, done = threading.Event(), threading.Event()
+    outcome = []
+
+    def hold():
+        with lock:
+            taken.set()
+            done.wait(10)
+            outcome.append(forked(lambda: lock.acquire(False)))
+        outcome.append("released")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(10)
+    lock._pthread = Interrupting(lock._pthread, "wait_until")
+    with pytest.raises(Interruption):
+        lock.acquire()
+    done.set()
+    thread.join()
+    assert outcome == [False, "released"]
+
+
+@needs_robust
+def test_a_lock_that_was_lost_track_of_is_found_again():
+    """What the library knows to be ours already is ours: it does not deadlock."""
+    lock = SharedNumpyArray(np.zeros(1)).get_lock()
+    assert lock._pthread.trylock(lock._mutex) == 0
+    assert lock.acquire(timeout=20)
+    lock.release()
+    assert lock.acquire(False)
+    lock.release()
+
+
+@needs_robust
+def test_a_held_lock_outlives_its_array():
+    """An array dropped with its lock held does not tear the lock from under the C library."""
+
+    def look():
+        for _ in range(3):
+            SharedNumpyArray(np.zeros(1)).acquire()
+            gc.collect()
+            with SharedNumpyArray(np.zeros(1)).get_lock():
+                pass
+        return len(_shared._held)
+
+    assert forked(look) == 3
+
+
+def test_the_lock_alone_is_enough():
+    """A lock works after its array is gone, and shows whether it is held."""
+    lock = SharedNumpyArray(np.zeros(1)).get_lock()
+    gc.collect()
+    with lock:
+        assert ", held" in repr(lock) or _shared._pthread is None
+        assert not forked(lambda: lock.acquire(False))
+    assert ", held" not in repr(lock)
+
+
+@needs_robust
+def test_a_lock_is_not_pickled():
+    """The array is, which has the lock."""
+    with pytest.raises(TypeError, match="pass the shared array"):
+        pickle.dumps(SharedNumpyArray(np.zeros(1)).get_lock())
+
+
+@needs_robust
+def test_without_clocklock_the_wall_clock_is_used(monkeypatch):
+    """A C library that cannot wait by the steady clock waits by the other."""
+
+    class Old:
+        pthread_mutex_timedlock = _shared._libc.pthread_mutex_timedlock
+
+    monkeypatch.setattr(_shared, "_libc", Old)
+    library = _shared._Pthread()
+    monkeypatch.undo()
+    assert library.now is time.time
+    array = SharedNumpyArray(np.zeros(1))
+    array.get_lock()._pthread = library
+    with Holder(array) as holder:
+        assert not array.acquire(timeout=0.02)
+        holder.let_go()
+        assert array.acquire(timeout=20)
+    array.release()
+
+
+def test_where_there_are_no_robust_locks(tmp_path):
+    """There the lock is that of multiprocessing, which forked and spawned processes share."""
+    text = """
+        import multiprocessing
+        import numpy
+        from taylorism import _shared
+        _shared._pthread = None
+
+        def work(array):
+            with array.get_lock():
+                array[0] += 1
+
+        def look(array):
+            array[1] = array.acquire(False)
+
+        if __name__ == "__main__":
+            array = _shared.SharedNumpyArray(numpy.zeros(2))
+            for start_method in ("fork", "spawn"):
+                context = multiprocessing.get_context(start_method)
+                for target in (work, look):
+                    child = context.Process(target=target, args=(array,))
+                    with array.get_lock() if target is look else open("/dev/null"):
+                        child.start()
+                        child.join()
+            print(type(array.get_lock()).__name__, array.tolist())
+    """
+    assert run_script(tmp_path, text) == "RLock [2.0, 0.0]\n"
+
+
+# --------------------------------------------------------------------------------------------------
+# What is left behind, and what is not there
+
+
+def test_nothing_is_left():
+    """Arrays have no name while they live, and no descriptor and no mapping after they are gone."""
+    before, segments = descriptors(), os.listdir("/dev/shm")
+    arrays = [SharedNumpyArray(np.ones((50, 7))) for _ in range(20)]
+    arrays += [SharedNumpyArray(np.ma.ones(3), readonly=True), SharedNumpyArray(arrays[0])]
+    for array in arrays:
+        with array.get_lock():
+            pass
+    assert os.listdir("/dev/shm") == segments
+    assert len(descriptors() - before) <= len(arrays)
+    assert len(mappings()) >= len(arrays)
+    del arrays, array
+    gc.collect()
+    assert descriptors() == before
+    assert mappings() == []
+
+
+def mappings() -> list[str]:
+    """Return the mapped memory of shared arrays."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in lines if "memfd:taylorism" in line]
+
+
+def test_no_helper_is_started(tmp_path):
+    """Arrays and locks, and children that use them, start no resource tracker."""
+    text = """
+        import multiprocessing
+        from multiprocessing import resource_tracker
+        import numpy
+        import psutil
+        from taylorism.util import SharedNumpyArray
+
+        def work():
+            with array.get_lock():
+                array[0] += 1
+
+        array = SharedNumpyArray(numpy.zeros(1))
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+        child.join()
+        print(array[0], psutil.Process().children(), resource_tracker._resource_tracker._fd)
+    """
+    assert run_script(tmp_path, text) == "1.0 [] None\n"
+
+
+def test_many_arrays_and_few_descriptors():
+    """Arrays leave half of the descriptors to the program, and are shared and protected all the same."""
+
+    def look():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        before = descriptors()
+        arrays = [SharedNumpyArray(np.full(3, float(n))) for n in range(100)]
+        assert max(map(int, descriptors() - before)) < 32
+        last = SharedNumpyArray(arrays[-1], readonly=True)
+        forked(lambda: operator.setitem(arrays[-1], 0, -1))
+        assert dies_poking(last)
+        with arrays[-1].get_lock():
+            assert not forked(lambda: last.acquire(False))
+        return last.tolist(), sum(float(array[1]) for array in arrays)
+
+    assert forked(look) == ([-1, 99, 99], 4950)
+
+
+def test_no_descriptor_at_all():
+    """With every descriptor in use an array is made without one."""
+
+    def look():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        with contextlib.suppress(OSError):
+            while True:
+                os.dup(0)
+        array = SharedNumpyArray(np.arange(3.0))
+        with pytest.raises(RuntimeError, match="ulimit -n"):
+            pickle_as_spawning(array)
+        return array.tolist()
+
+    assert forked(look) == [0, 1, 2]
+
+
+def pickle_as_spawning(array):
+    """Pickle as multiprocessing does while it spawns a process."""
+    multiprocessing.context.set_spawning_popen(object())
+    try:
+        return pickle.dumps(array)
+    finally:
+        multiprocessing.context.set_spawning_popen(None)
+
+
+def test_a_file_too_long_is_no_obstacle():
+    """Under a limit on the length of files an array is made without one."""
+
+    def look():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+        array = SharedNumpyArray(np.arange(5000.0))
+        return float(array.sum())
+
+    assert forked(look) == 12497500
+
+
+def test_closed_standard_streams():
+    """The descriptor of an array is never 0, 1 or 2, which a child would take for its streams."""
+
+    def look():
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        before = descriptors()
+        array = SharedNumpyArray(np.arange(3.0))
+        return min(map(int, descriptors() - before)) > 2, array.tolist()
+
+    assert forked(look) == (True, [0, 1, 2])
+
+
+def test_a_descriptor_closed_by_others_is_left_alone():
+    """If the program closes all descriptors, the number, another's by then, is not closed."""
+
+    def look():
+        array = SharedNumpyArray(np.arange(3.0))
+        number = array._memory.descriptor
+        os.close(number)
+        with open(os.devnull) as file:
+            os.dup2(file.fileno(), number)
+            values = array.tolist()
+            with pytest.raises(RuntimeError, match="no descriptor left"):
+                pickle_as_spawning(array)
+            del array
+            gc.collect()
+            return values, os.fstat(number).st_rdev == os.fstat(file.fileno()).st_rdev
+
+    assert forked(look) == ([0, 1, 2], True)
+
+
+def test_where_there_is_no_memfd(monkeypatch, tmp_path):
+    """There it is a temporary file, which has no name any more."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    array = SharedNumpyArray(np.arange(3.0))
+    forked(lambda: operator.setitem(array, 0, 5))
+    assert array.tolist() == [5, 1, 2]
+    assert list(tmp_path.iterdir()) == []
+    assert dies_poking(SharedNumpyArray(array, readonly=True))
+
+
+def test_where_there_are_no_huge_pages(monkeypatch):
+    """A system that does not tell the size of its huge pages gets ordinary ones."""
+    monkeypatch.setattr(_shared, "_HUGE", 0)
+    array = SharedNumpyArray(np.arange(2.0**18 + 1))
+    assert array[-1] == 2**18
+
+
+def test_memory_that_cannot_be_had():
+    """An array larger than the memory that may be used is a MemoryError that says how large."""
+
+    def look():
+        source = np.broadcast_to(np.float64(0), (2**27,))
+        used = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+        with pytest.raises(MemoryError, match=r"1024\.0 MiB of shared memory"):
+            SharedNumpyArray(source)
+        return descriptors()
+
+    assert forked(look) == forked(descriptors)
+
+
+# --------------------------------------------------------------------------------------------------
+# Copies, pickles, spawned processes
+
+
+def test_a_copy_is_a_private_array():
+    """As in 1.1 a copy, deep or not, is an ndarray of its own, which later writes do not change."""
+    for source in (np.arange(3.0), np.ma.array([1.0, 2.0], mask=[0, 1])):
+        array = SharedNumpyArray(source)
+        for duplicate in (copy.copy(array), copy.deepcopy(array), copy.deepcopy({"x": array})["x"]):
+            array[0] = 77
+            same(duplicate, source)
+            array[0] = source[0]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_has_the_values(protocol):
+    """As in 1.1 a worker may return a shared array as its report: main gets an ndarray."""
+    for source in (np.arange(3.0), np.ma.array([1.0, 2.0], mask=[0, 1]), np.array("2020", "M8[D]")):
+        for readonly in (False, True):
+            array = SharedNumpyArray(source, readonly=readonly)
+            same(pickle.loads(pickle.dumps(array, protocol)), source)
+
+
+def test_by_handle_it_is_the_same_memory():
+    """Within by_handle copies are the array itself, and pickles are handles, in children too."""
+    source = np.ma.array([[1.0, 2.0], [3.0, 4.0]], mask=[[0, 1], [0, 0]], fill_value=-3)
+    array = SharedNumpyArray(source.copy(order="F"))
+    with _shared.by_handle():
+        assert copy.copy(array) is array is copy.deepcopy([array])[0]
+        data = pickle.dumps([array, SharedNumpyArray(array, readonly=True)])
+        with _shared.by_handle():
+            pass
+        assert len(pickle.dumps(SharedNumpyArray(np.zeros(10000)))) < 1000
+    assert len(pickle.dumps(SharedNumpyArray(np.zeros(10000)))) > 80000
+
+    def work():
+        ours, readonly = pickle.loads(data)
+        ours[0, 1] = 9
+        ours[1, 1] = np.ma.masked
+        return (
+            readonly.flags.writeable,
+            readonly.flags.f_contiguous,
+            hash(ours) == hash(array),
+            ours.fill_value,
+            ours.get_lock() is array.get_lock(),
+        )
+
+    assert forked(work) == (False, True, True, -3, True)
+    assert array.filled().tolist() == [[1, 9], [3, -3]]
+
+
+def test_memory_is_mapped_once(monkeypatch):
+    """A process that is handed memory that it has uses what it has, and closes what it was handed."""
+    array = SharedNumpyArray(np.zeros(3))
+    memory, handed = array._memory, []
+
+    class Handed:
+        def __init__(self, number):
+            handed.append(number)
+
+        def detach(self):
+            return handed[-1]
+
+    monkeypatch.setattr(_shared.reduction, "DupFd", Handed)
+    for number in (memory.descriptor, os.dup(memory.descriptor)):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "descriptor", number)
+            attach, arguments = memory.__reduce__()
+        assert attach(*arguments) is memory
+    assert str(memory.descriptor) in descriptors()
+    assert str(handed[1]) not in descriptors()
+
+
+def test_handles_are_of_one_thread():
+    """Other threads go on pickling values."""
+    array = SharedNumpyArray(np.zeros(10000))
+    sizes = []
+    with _shared.by_handle():
+        thread = threading.Thread(target=lambda: sizes.append(len(pickle.dumps(array))))
+        thread.start()
+        thread.join()
+    assert sizes[0] > 80000
+
+
+def test_a_handle_on_nothing():
+    """A handle on memory that this process does not have is an error that says what to do."""
+    with _shared.by_handle():
+        data = pickle.dumps(SharedNumpyArray(np.zeros(3)))
+    gc.collect()
+    with pytest.raises(RuntimeError, match="before the Boss"):
+        pickle.loads(data)
+
+
+def test_handles_on_arrays_of_multiprocessing():
+    """They are found as well."""
+
+    def look():
+        array = SharedNumpyArray(FORK.Array("i", [1, 2]))
+        with _shared.by_handle():
+            again = pickle.loads(pickle.dumps(array))
+        again[0] = 5
+        return array.tolist(), again.get_lock() is array.get_lock()
+
+    assert forked(look) == ([5, 2], True)
+
+
+SPAWNING = """
+    import logging
+    import multiprocessing
+    import os
+    import signal
+    import sys
+
+    import numpy as np
+
+    from taylorism.util import SharedNumpyArray
+
+    def work(number, array, again, masked, readonly, borrowed, raw):
+        assert hash(array) == number
+        assert again.get_lock() is array.get_lock() is readonly.get_lock()
+        assert not array.acquire(False)   # main holds it
+        assert array.flags.f_contiguous and array.dtype == ">f4"
+        array[0, 1] = 5
+        again[1, 0] = 6
+        masked[0] = np.ma.masked
+        assert masked.hardmask and masked.fill_value == -9
+        try:
+            readonly[0, 0] = 1
+        except ValueError:
+            borrowed[1] = readonly[0, 1]
+        with raw.get_lock(), borrowed.get_lock():
+            raw[0] += 1
+        assert not os.get_inheritable(array._memory.descriptor)
+        masked.acquire()
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def main(context):
+        array = SharedNumpyArray(np.zeros((2, 2), ">f4", order="F"))
+        masked = SharedNumpyArray(np.ma.array([1, 2], mask=[0, 1], hard_mask=True, fill_value=-9))
+        readonly = SharedNumpyArray(array, readonly=True)
+        borrowed = SharedNumpyArray(context.Array("d", 2))
+        raw = SharedNumpyArray(context.RawArray("i", 2))
+        arguments = hash(array), array, array, masked, readonly, borrowed, raw
+        child = context.Process(target=work, args=arguments)
+        with array.get_lock():
+            child.start()
+            child.join()
+        print(child.exitcode, array.tolist(), masked.mask.tolist(), borrowed.tolist(), raw.tolist())
+        logger = logging.getLogger("taylorism")
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.propagate = False
+        print(masked.acquire(timeout=20))
+
+    if __name__ == "__main__":
+        main(multiprocessing.get_context(sys.argv[1]))
+"""
+
+
+@needs_robust
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_a_spawned_process_is_handed_the_memory(tmp_path, start_method):
+    """It has the same memory, masks and locks, by handle; and its death with a lock is told."""
+    lines = run_script(tmp_path, SPAWNING, start_method).splitlines()
+    assert lines[0] == "-9 [[0.0, 5.0], [6.0, 0.0]] [True, True] [0.0, 5.0] [1, 0]"
+    assert "half written" in lines[1]
+    assert lines[2] == "True"
+
+
+# --------------------------------------------------------------------------------------------------
+# As an ndarray
+
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "and_",
+    "or_",
+    "xor",
+    "lshift",
+    "rshift",
+    "matmul",
+]
+IN_PLACE = [
+    "iadd",
+    "isub",
+    "imul",
+    "ifloordiv",
+    "imod",
+    "ipow",
+    "iand",
+    "ior",
+    "ixor",
+    "ilshift",
+    "irshift",
+    "imatmul",
+]
+INTEGERS = np.array([[5, 3, 2], [2, 7, 1], [1, 2, 9]])
+SMALL = np.array([[1, 2, 1], [2, 1, 2], [1, 1, 1]])
+MASKED = np.ma.array(INTEGERS, mask=[[0, 1, 0], [0, 0, 0], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("name", [*BINARY, "divmod"])
+@pytest.mark.parametrize("source", [INTEGERS, MASKED], ids=["plain", "masked"])
+def test_binary_operators(name, source):
+    """Each is the ndarray's, from both sides, with arrays, numbers, lists and shared arrays."""
+    operation = divmod if name == "divmod" else getattr(operator, name)
+    array = SharedNumpyArray(source)
+    others = [SMALL, SharedNumpyArray(SMALL), SMALL.tolist()]
+    if name != "matmul":
+        others.append(2)
+    if name == "divmod" and source is MASKED:  # numpy's own has no mask to speak of
+        others.pop(2)
+    for other in others:
+        plain = other[...] if isinstance(other, SharedNumpyArray) else other
+        same(operation(array, other), operation(source, plain))
+        same(operation(other, array), operation(plain, source))
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("start", [INTEGERS, MASKED], ids=["plain", "masked"])
+def test_in_place_operators(name, start):
+    """Each returns the very shared array, and a child's use of it is seen by main."""
+    operation = getattr(operator, name)
+    for other in (SMALL, SharedNumpyArray(SMALL)):
+        expected, array = start.copy(), SharedNumpyArray(start)
+        expected = operation(expected, SMALL)
+        assert forked(lambda array=array, other=other: operation(array, other) is array)
+        same(array[...], expected)
+
+
+def test_true_division_in_place():
+    """It is refused for integers, as an ndarray refuses it, and done for floats."""
+    array = SharedNumpyArray(INTEGERS)
+    with pytest.raises(TypeError):
+        array /= 2
+    floats = before = SharedNumpyArray(INTEGERS / 1)
+    floats /= 2
+    assert floats is before
+    same(floats[...], INTEGERS / 2)
+
+
+def test_an_operand_that_takes_over():
+    """In place, an operand that wants the operation gets it, as with an ndarray."""
+
+    class Takes:
+        __array_priority__ = 1000
+
+        def __radd__(self, other):
+            return type(other).__name__
+
+    array = SharedNumpyArray(INTEGERS)
+    array += Takes()
+    assert array == "ndarray"
+
+
+@pytest.mark.parametrize("name", ["neg", "pos", "abs", "invert"])
+def test_unary_operators(name):
+    """Each is the ndarray's."""
+    for source in (-INTEGERS, MASKED):
+        same(getattr(operator, name)(SharedNumpyArray(source)), getattr(operator, name)(source))
+
+
+def test_conversions():
+    """An array of one element is a number and a truth, others are an error, as with an ndarray."""
+    array = SharedNumpyArray(np.array(3))
+    assert [10, 20, 30, 40][array] == 40
+    assert (int(array), float(array), complex(array), bool(array)) == (3, 3.0, 3 + 0j, True)
+    assert not SharedNumpyArray(np.array([0]))
+    for function in (bool, int, float):
+        with pytest.raises((ValueError, TypeError)):
+            function(SharedNumpyArray(np.arange(3)))
+    with pytest.raises(TypeError):
+        operator.index(SharedNumpyArray(np.array(1.5)))
+
+
+def test_containers():
+    """Length, iteration, membership and reversal are the ndarray's; a scalar has none."""
+    array = SharedNumpyArray(INTEGERS)
+    assert len(array) == 3
+    assert [row.tolist() for row in array] == INTEGERS.tolist()
+    assert [row.tolist() for row in reversed(array)] == INTEGERS.tolist()[::-1]
+    assert 7 in array
+    assert SharedNumpyArray(np.array(7)) in array
+    assert 8 not in array
+    for function in (len, iter, list):
+        with pytest.raises(TypeError):
+            function(SharedNumpyArray(np.array(1)))
+
+
+def test_indexing():
+    """Any index of an ndarray reads and writes; the whole is a view on the memory."""
+    array, plain = SharedNumpyArray(INTEGERS), INTEGERS.copy()
+    keys = [0, (1, 2), slice(1), (..., 1), plain > 3, [0, 2], (None, 1), (np.array([0, 1]), 1), ()]
+    for number, key in enumerate(keys):
+        same(array[key], plain[key])
+        array[key] = plain[key] = number
+        same(array[...], plain)
+    array[SharedNumpyArray(np.array([2]))] = SharedNumpyArray(np.array([4, 5, 6]))
+    assert array[2].tolist() == [4, 5, 6] == array[SharedNumpyArray(np.array([2]))][0].tolist()
+    view = array[...]
+    assert type(view) is np.ndarray
+    view[0, 0] = -1
+    assert array[0, 0] == -1
+
+
+def test_attributes():
+    """Every public attribute of the ndarray is there, as it is there, and can be set as there."""
+    array = SharedNumpyArray(INTEGERS)
+    for name in dir(np.ndarray):
+        if hasattr(INTEGERS, name) and not name.startswith("_") and name != "base":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert type(getattr(array, name)) is type(getattr(INTEGERS, name)), name
+    assert (array.shape, array.ndim, array.sum(), array.T[0, 1]) == ((3, 3), 2, 32, 2)
+    assert {"shape", "get_lock", "sum"} <= set(dir(array))
+    assert "mask" not in dir(array)
+    assert SharedNumpyArray.sum(array, axis=0).tolist() == [8, 12, 12]
+    masked = SharedNumpyArray(MASKED)
+    assert masked.filled(0).sum() == 28
+    assert {"mask", "filled"} <= set(dir(masked))
+    array.flat = 3
+    array.real = 4
+    assert forked(lambda: int(array.sum())) == 36
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # numpy 2.5
+        array.shape = (9,)
+    assert array.shape == (9,)
+
+
+def test_attributes_that_are_not_there():
+    """An unknown attribute is an AttributeError, to read and to set, before __init__ as well."""
+    array = SharedNumpyArray(INTEGERS)
+    assert not hasattr(array, "mask")
+    assert not hasattr(array, "nothing")
+    with pytest.raises(AttributeError):
+        array.something = 1
+    with pytest.raises(AttributeError):
+        SharedNumpyArray.__new__(SharedNumpyArray).shape
+
+
+def test_it_claims_to_be_an_ndarray():
+    """As in 1.1 isinstance says that it is an ndarray, and a shared array."""
+    array = SharedNumpyArray(INTEGERS)
+    assert isinstance(array, np.ndarray)
+    assert isinstance(array, SharedNumpyArray)
+    assert not isinstance(array, np.ma.MaskedArray)
+    assert type(array) is SharedNumpyArray
+    assert SharedNumpyArray.__module__ == "taylorism.util"
+
+
+def test_a_shared_array_of_a_shared_array():
+    """It is another handle on the same memory, in the shape that it has then."""
+    array = SharedNumpyArray(MASKED)
+    again = SharedNumpyArray(array)
+    again[0, 0] = np.ma.masked
+    again[1, 1] = 100
+    assert array.mask[0, 0]
+    assert array[1, 1] == 100
+    assert again.get_lock() is array.get_lock()
+
+
+def test_text():
+    """It prints like the array, and shows what it is."""
+    array = SharedNumpyArray(np.array([1, 2]))
+    assert str(array) == f"{array}" == "[1 2]"
+    assert repr(array) == "SharedNumpyArray(array([1, 2]))"
+    assert f"{SharedNumpyArray(np.array(2.5)):.2f}" == "2.50"
+
+
+def test_equality():
+    """Shared arrays compare their elements; with anything else they are unequal, and say so."""
+    array, other = SharedNumpyArray(INTEGERS), SharedNumpyArray(INTEGERS.T)
+    same(array == other, INTEGERS == INTEGERS.T)
+    same(array != other, INTEGERS != INTEGERS.T)
+    for anything in (None, 3, "x", INTEGERS, MASKED, [5], object()):
+        assert (array == anything) is False
+        assert (array != anything) is True
+    assert None not in [array, other]
+    assert array in [3, array]
+    left_to_the_ndarray = operator.eq(INTEGERS, array)
+    same(left_to_the_ndarray, np.full((3, 3), True))
+
+
+def test_hash():
+    """The hash is the memory's: equal for its handles, stable, another for other memory."""
+    array = SharedNumpyArray(INTEGERS)
+    before = hash(array)
+    array += 1
+    assert hash(array) == before == hash(SharedNumpyArray(array)) == forked(lambda: hash(array))
+    assert hash(SharedNumpyArray(INTEGERS)) != before
+    assert {array: "found"}[array] == "found"
+
+
+# --------------------------------------------------------------------------------------------------
+# numpy's functions
+
+FUNCTIONS = {
+    "sin": np.sin,
+    "add": lambda x: np.add(x, x),
+    "where": lambda x: np.add(x, 1, where=x > 2, out=np.zeros((3, 3), int)),
+    "reduce": np.add.reduce,
+    "accumulate": lambda x: np.multiply.accumulate(x, axis=1),
+    "outer": lambda x: np.subtract.outer(x, x),
+    "frexp": np.frexp,
+    "mean": np.mean,
+    "sum": lambda x: np.sum(x, axis=0, keepdims=True),
+    "concatenate": lambda x: np.concatenate([x, x]),
+    "stack": lambda x: np.stack((x, INTEGERS)),
+    "block": lambda x: np.block([[x, x], [x, x]]),
+    "einsum": lambda x: np.einsum("ij,jk", x, x),
+    "linalg": np.linalg.inv,
+    "svd": np.linalg.svd,
+    "sort": np.sort,
+    "unique": np.unique,
+    "clip": lambda x: np.clip(x, 2, 5),
+    "atleast": np.atleast_3d,
+    "histogram": lambda x: np.histogram(x, bins=3),
+    "fft": np.fft.fft,
+    "interp": lambda x: np.interp(x, [0, 10], [0, 100]),
+    "array": np.array,
+    "asanyarray": np.asanyarray,
+    "float32": lambda x: np.asarray(x, dtype="f4"),
+    "save": lambda x: np.load(io.BytesIO(saved(x))),
+}
+
+
+def saved(array) -> bytes:
+    """Return the .npy file of an array."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_numpy(name):
+    """Each gives what it gives for the ndarray, as an ordinary ndarray."""
+    array = SharedNumpyArray(INTEGERS)
+    left, right = FUNCTIONS[name](array), FUNCTIONS[name](INTEGERS)
+    if name == "svd":
+        left, right = tuple(left), tuple(right)
+    same(left, right)
+    same(array[...], INTEGERS)
+
+
+def test_results_in_shared_arrays():
+    """With ``out=`` a function writes the shared memory, and returns the shared array itself."""
+    array, other = SharedNumpyArray(INTEGERS / 2), SharedNumpyArray(INTEGERS / 2)
+    total = SharedNumpyArray(np.array(0.0))
+    assert forked(lambda: np.sin(array, out=array) is array)
+    same(array[...], np.sin(INTEGERS / 2))
+    assert np.add(array, 1, array) is array
+    assert np.mean(array, out=total) is total
+    assert float(total) == array.mean()
+    first, second = np.modf(array, out=(other, None))
+    assert first is other
+    assert type(second) is np.ndarray
+    assert np.concatenate([array[:1], array[1:]], out=other) is other
+    same(other[...], array[...])
+    assert type(np.sin(array, out=np.empty((3, 3)))) is np.ndarray
+
+
+def test_functions_that_write():
+    """Functions that change their argument change the shared memory."""
+    array = SharedNumpyArray(np.zeros((3, 3)))
+
+    def write():
+        np.fill_diagonal(array, 1)
+        np.copyto(array, 5, where=np.eye(3, k=1, dtype=bool))
+        np.add.at(array, ([2, 2], [0, 0]), 1)
+        np.put(array, [5], 8)
+
+    forked(write)
+    assert array.tolist() == [[1, 5, 0], [0, 1, 8], [2, 0, 1]]
+
+
+def test_conversion_makes_no_copy():
+    """np.asarray and the like give the very memory; what needs a copy says so if it may not."""
+    for source in (INTEGERS, INTEGERS.astype(">f8"), np.array(["2020"], "M8[D]"), np.ones(2, GAPS)):
+        array = SharedNumpyArray(source)
+        for plain in (np.asarray(array), np.asanyarray(array), np.ascontiguousarray(array)):
+            assert plain.dtype == source.dtype
+            assert np.shares_memory(plain, array[...])
+        assert not np.shares_memory(np.array(array), array[...])
+    assert np.array(array, copy=True).dtype == GAPS
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        array = SharedNumpyArray(INTEGERS)
+        assert np.shares_memory(np.array(array, copy=False), array[...])
+        with pytest.raises(ValueError, match="copy"):
+            np.asarray(array, dtype="f4", copy=False)
+
+
+def test_addresses():
+    """Programs that want the address of the memory get it, of a simple array."""
+    array = SharedNumpyArray(INTEGERS)
+    address = array[...].__array_interface__["data"][0]
+    assert array.__array_interface__["data"][0] == address == array.ctypes.data
+    assert address % 64 == 0
+
+
+def test_whole_array_work_copies_nothing():
+    """A sum, a product in place and a conversion of 64 MiB take no memory of that order."""
+
+    def look():
+        array = SharedNumpyArray(np.ones(2**23))
+        free = 2**24
+        used = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (used + free, used + free))
+        array += 1
+        np.multiply(array, 2, out=array)
+        return float(array.sum()), float(np.mean(array)), float(np.asarray(array).max())
+
+    assert forked(look) == (2**25, 4, 4)
+
+
+# --------------------------------------------------------------------------------------------------
+# In a footprint
+
+
+class SharedUser(footprints.FootprintBase):
+    """Something that has a shared array, as workers have."""
+
+    _collector = ("shareduser",)
+    _footprint = {
+        "info": "Uses a shared array.",
+        "attr": {
+            "kind": {"values": ["shareduser"]},
+            "array": {"type": SharedNumpyArray, "access": "rwx"},
+            "more": {"type": SharedNumpyArray, "access": "rwx", "optional": True, "default": None},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [np.arange(6.0).reshape(2, 3), np.zeros(4), np.zeros(0), np.array(0), MASKED],
+    ids=["matrix", "zeros", "empty", "scalar", "masked"],
+)
+def test_as_the_type_of_a_footprint_attribute(source):
+    """footprints finds the class, keeps the very array, and can describe, copy and export it."""
+    array = SharedNumpyArray(source)
+    found = footprints.proxy.shareduser(kind="shareduser", array=array, more=array)
+    assert isinstance(found, SharedUser)
+    assert found.array is array is found.more
+    found.array[...] = 3
+    assert forked(lambda: bool((found.array[...] == 3).all()))
+    same(found.footprint_as_dict()["array"], array[...])
+    with _shared.by_handle():
+        assert found.footprint_as_dict()["array"] is array
+    assert found.footprint_export()["kind"] == "shareduser"
+    found.array = SharedNumpyArray(np.ones(2))
+    assert found.array.tolist() == [1, 1]
