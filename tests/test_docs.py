@@ -1,0 +1,65 @@
+"""The pages in `docs/`: each whole program in them prints what stands below it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import taylorism
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+#: a program, and what it prints; pieces of programs are in `{code-block}`s, which this does not match
+PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def programs() -> list[object]:
+    """Return the programs of all pages, each with its page and number as the name of its test."""
+    return [
+        pytest.param(program, output, id=f"{page.relative_to(DOCS)}-{number}")
+        for page in sorted(DOCS.rglob("*.md"))
+        for number, (program, output) in enumerate(PROGRAM.findall(page.read_text("utf-8")), 1)
+    ]
+
+
+@pytest.mark.parametrize(("program", "output"), programs())
+def test_a_program_prints_what_stands_below_it(program: str, output: str, tmp_path: Path) -> None:
+    """Run as a script, it succeeds and prints exactly that."""
+    script = tmp_path / "program.py"
+    script.write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_each_program_is_tested() -> None:
+    """No page has a block of Python without the output that it is compared with."""
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text("utf-8")
+        assert text.count("\n```python\n") == len(PROGRAM.findall(text)), page.name
+    assert len(programs()) >= 10
+
+
+def test_the_reference_has_all_public_names() -> None:
+    """Each name of the package has its entry."""
+    text = (DOCS / "reference.md").read_text("utf-8")
+    assert [name for name in taylorism.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_design_has_all_modules() -> None:
+    """The table says the one purpose of each module that is there, and of no other."""
+    table = (DOCS / "design.md").read_text("utf-8").partition("## Modules")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    modules = {path.stem for path in Path(taylorism.__file__).parent.glob("*.py")}
+    assert told == modules - {"util"}  # named in the row of _shared

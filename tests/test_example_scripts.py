@@ -1,0 +1,126 @@
+"""The scripts in `examples/`: each runs as a user runs it, prints what is known, and notices what is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("statsmodels") is None,
+    reason="the measurements come with statsmodels: pip install '.[examples]'",
+)
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "examples"
+#: seconds: a good second to load statsmodels, three where a spawned listener and its workers load it again
+TIME = 50
+
+#: what each prints at its end
+LAST_LINES = {
+    "shapes_of_series.py": "sunspots come every 11 years, and summer every year.",
+    "nile_drop.py": "By chance, that happens less than once in 10000 series: it was no chance.",
+    "el_nino_years.py": "    1991-92  +0.9 K",
+}
+#: for each, a piece of what is known, and something wrong to put in its place
+FALSE = {
+    "shapes_of_series.py": ('("step", 1898, 0)', '("step", 1897, 0)'),
+    "nile_drop.py": ("!= 1898", "!= 1897"),
+    "el_nino_years.py": ('"1982-83"', '"1981-82"'),
+}
+
+
+@lru_cache
+def finished(name: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of this name, once for all tests that look at what it printed."""
+    with tempfile.TemporaryDirectory() as directory:
+        done = run(SCRIPTS / name, Path(directory))
+        assert os.listdir(directory) == []
+    return done
+
+
+def run(
+    script: Path, directory: Path, start_method: str = "fork"
+) -> subprocess.CompletedProcess[str]:
+    """Run `script` in `directory`, as from a shell."""
+    return subprocess.run(
+        [sys.executable, str(script)],
+        cwd=directory,
+        env={**os.environ, "TAYLORISM_START_METHOD": start_method, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIME,
+        check=False,
+    )
+
+
+def test_each_script_is_tested() -> None:
+    """A script that is added to the directory must be added here."""
+    assert {path.name for path in SCRIPTS.glob("*.py")} == set(LAST_LINES) == set(FALSE)
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_a_script_prints_what_is_known(name: str) -> None:
+    """It succeeds, says nothing on the standard error, and ends with what a person recognises."""
+    done = finished(name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == LAST_LINES[name]
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_a_script_runs_under_spawn(name: str, tmp_path: Path) -> None:
+    """A script prints the same where its listener is spawned."""
+    done = run(SCRIPTS / name, tmp_path, "spawn")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == LAST_LINES[name]
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_a_script_notices_what_is_not_as_known(name: str, tmp_path: Path) -> None:
+    """With something false in the place of what is known, it fails."""
+    true, false = FALSE[name]
+    text = (SCRIPTS / name).read_text(encoding="utf-8")
+    assert text.count(true) == 1
+    altered = tmp_path / name
+    altered.write_text(text.replace(true, false), encoding="utf-8")
+    done = run(altered, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr
+
+
+def test_the_shapes_are_printed_in_the_manner_of_batch_main() -> None:
+    """Each of the four series has its block, in whatever order they came."""
+    out = finished("shapes_of_series.py").stdout
+    blocks = re.findall(
+        r"^(=+)\nWORKER NAME: (\w+)\n(-+)\n(.*) \(\d+% of the variance\)$", out, re.MULTILINE
+    )
+    assert {name: text for _, name, _, text in blocks} == {
+        "co2": "a trend of +1.33 a year",
+        "nile": "a step from 1098 to 850 after 1898",
+        "sunspots": "a cycle of 11.00 years",
+        "elnino": "a cycle of 1.00 years",
+    }
+
+
+def test_the_nile_is_given_more_work_while_it_runs() -> None:
+    """Interim reports are printed while work is left, then the final one with all batches."""
+    lines = finished("nile_drop.py").stdout.splitlines()
+    told = [re.fullmatch(r"interim: (\d+) batches done, (\d+) ordered, 3 more", x) for x in lines]
+    interim = [(int(match[1]), int(match[2])) for match in told if match]
+    assert [ordered for _, ordered in interim] == [4, 7, 10, 13]
+    assert all(done <= ordered for done, ordered in interim)
+    assert "finished: 16 batches done" in lines
+    assert "After 1898, the flow dropped from 1098 to 850 (1e8 m3 a year)." in lines
+
+
+def test_the_great_el_nino_years_come_first() -> None:
+    """All anomalies agree with the serial calculation, and the two great seasons lead the list."""
+    lines = finished("el_nino_years.py").stdout.splitlines()
+    assert lines[0] == "732 anomalies, each the same as in the serial calculation."
+    assert lines[2:4] == ["    1997-98  +3.3 K", "    1982-83  +2.6 K"]
