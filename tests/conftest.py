@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -35,7 +36,9 @@ def _descriptors() -> dict[int, str]:
 
 
 def _segments() -> set[str]:
-    return set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
+    """Return the shared-memory files, but for those of a joblib that may be running elsewhere."""
+    found = os.listdir("/dev/shm") if Path("/dev/shm").is_dir() else []
+    return {name for name in found if not name.startswith(("joblib_", "sem.loky-", "loky-"))}
 
 
 def _settled(look, before):  # type: ignore[no-untyped-def]
@@ -58,6 +61,8 @@ def nothing_is_left() -> Iterator[None]:
     left = _settled(_children, children)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
     assert not left, f"processes left behind: {left}"
     left = _settled(_descriptors, descriptors)
     assert not left, f"descriptors left open: { {fd: _descriptors().get(fd) for fd in left} }"

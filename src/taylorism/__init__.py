@@ -14,7 +14,9 @@ A map of the package; each module says in its first line to which kind of proces
 
 from __future__ import annotations
 
+import importlib
 import logging
+from typing import Any
 
 from taylorism import _compat
 from taylorism._boss import Boss
@@ -74,3 +76,10 @@ _compat.announce_logger(taylorism_log)
 
 #: Paced the polling of 1.1; kept because scripts assign it. Nothing here polls.
 communications_timeout = 0.01
+
+
+def __getattr__(name: str) -> Any:
+    """Import the submodules that load numpy, or define workers, when they are asked for."""
+    if name in ("examples", "util"):
+        return importlib.import_module(f"taylorism.{name}")
+    raise AttributeError(f"module 'taylorism' has no attribute {name!r}")

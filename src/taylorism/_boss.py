@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import weakref
@@ -10,7 +11,7 @@ from typing import Any
 
 import footprints
 
-from taylorism import _instructions
+from taylorism import _cpus, _instructions
 from taylorism._errors import TaylorismError
 from taylorism._link import Link
 from taylorism._messages import NewSets, Signal
@@ -20,8 +21,17 @@ __all__ = ["NOTHING", "Boss"]
 
 _log = logging.getLogger("taylorism")
 
+#: seconds for which a listener that has said its last word may keep `get_report`, so that it is reaped
+_LAST_BREATH = 0.5
+
 #: the default of instructions; nobody writes to it
 NOTHING: dict[str, Any] = {}
+
+
+@functools.cache
+def _default_scheduler(width: int) -> Any:
+    """Return what ``max_threads=0`` stands for now; schedulers have no state, so that one serves all Bosses."""
+    return footprints.proxy.scheduler(limit="threads", max_threads=width)
 
 
 class Boss:
@@ -78,7 +88,7 @@ class Boss:
         start_method: str | None = None,
     ) -> None:
         if scheduler is None:
-            scheduler = footprints.proxy.scheduler(limit="threads", max_threads=0)
+            scheduler = _default_scheduler(_cpus.default_width())
         self.scheduler = checked_scheduler(scheduler)
         self.name = name
         self.verbose = verbose
@@ -90,7 +100,10 @@ class Boss:
         )
         self._process = self._link.process
         self.control_messenger_out = ControlMessenger(self._link)
-        weakref.finalize(self, self._link.drop).atexit = False  # the exit has a way of its own: `_exits`
+        forget = weakref.finalize(self, self._link.drop)
+        forget.atexit = False  # the exit has a way of its own: `_exits`
+        # It must not outlive the tie: it would keep the results, with a traceback whose frames hold this Boss.
+        self._link.on_close = forget.detach
 
     # -- orders ---------------------------------------------------------------------------------------
 
@@ -214,6 +227,8 @@ class Boss:
             self._raise_failure()
         if results.over or results.error is not None or interim or results.snapshot:
             results.snapshot = False
+            if results.over:
+                self._link.close(_LAST_BREATH)
             return results.report()
         return None
 
@@ -225,7 +240,10 @@ class Boss:
         if not self._raised:
             self._raised = True
             _announce(results.traceback)
-        raise results.error
+            self._link.wait(_LAST_BREATH)  # for the others to be stopped
+        if results.over:
+            self._link.close(_LAST_BREATH)
+        raise results.error.with_traceback(None)  # it would grow with each time
 
     def __repr__(self) -> str:
         status = self._link.results.report()["status"]
@@ -270,6 +288,8 @@ def _packed(common: Mapping[str, Any], individual: Mapping[str, Any]) -> Sequenc
 
 
 def _announce(traceback: tuple[str, ...]) -> None:
-    _log.error("Error was caught in subprocesses with traceback:")
-    if sys.stderr is not None:
+    try:
+        _log.error("Error was caught in subprocesses with traceback:")
         sys.stderr.writelines(traceback)
+    except Exception:  # no standard error, or a handler that fails: the exception itself says it all
+        pass

@@ -28,13 +28,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from taylorism._descriptors import above_stdio
+
 __all__ = [
     "Channel",
     "ChannelClosed",
     "Frame",
     "Inflow",
     "Outflow",
-    "above_stdio",
     "encode",
     "open_object",
     "pack_head",
@@ -50,6 +51,8 @@ LARGE = 64 * 1024
 _CHUNK = 1 << 20
 #: buffers handed to one `writev` (the system's limit is 1024)
 _VECTOR = 256
+#: flag of a send that raises no SIGPIPE (on macOS an option of the socket does that)
+_QUIET = getattr(socket, "MSG_NOSIGNAL", 0)
 #: bytes of the pipe of a worker that has much to say (Linux; what an unprivileged user may ask for)
 _WIDE_PIPE = 1 << 20
 
@@ -179,7 +182,7 @@ class Inflow:
             system is taken for the last, which saves a call; if it was not, the loop will be woken again.
         """
         self._settle()
-        more = True
+        more = self.fd >= 0
         while more and not self.ended:
             more = self._read_some() or (to_the_end and bool(self._reading.noted))
             self._settle()
@@ -198,8 +201,9 @@ class Inflow:
                 size, asked = reading.noted[-1], len(view)
         except BlockingIOError:
             return False
-        except OSError:
-            # ECONNRESET: the other side died with unread data. What it had sent before has been read.
+        except ConnectionError:
+            # The other side died with unread data; what it had sent before has been read. Not `OSError`: a
+            # handler of the user's may raise a TimeoutError right here.
             self.ended = True
             return False
         self.ended = size == 0
@@ -301,10 +305,20 @@ class _Packet:
 
 
 class Outflow:
-    """Frames into a non-blocking descriptor, as far as it takes them."""
+    """Frames into a non-blocking descriptor, as far as it takes them.
 
-    def __init__(self, fd: int) -> None:
+    Parameters
+    ----------
+    fd : int
+        The descriptor.
+    sock : socket.socket, optional
+        The socket that it belongs to. It is then written to without SIGPIPE, which scripts give back its
+        default, to end with the reader of their output.
+    """
+
+    def __init__(self, fd: int, sock: socket.socket | None = None) -> None:
         self.fd = fd
+        self._sock = sock
         self._waiting: deque[list[Any]] = deque()
         self._packet = _Packet([], [])
 
@@ -314,8 +328,9 @@ class Outflow:
 
     @property
     def empty(self) -> bool:
-        """Whether everything has been written."""
-        return not (self._waiting or self._settled().buffers)
+        """Whether everything has been written. Changes nothing: other threads ask while one writes."""
+        packet = self._packet
+        return not (self._waiting or packet.counted().buffers)
 
     def flush(self) -> bool:
         """Write what the descriptor takes now; return `empty`.
@@ -328,10 +343,13 @@ class Outflow:
         try:
             while packet := self._next():
                 # One call into C: see the head of this module.
-                packet.noted.extend(map(os.writev, (self.fd,), (packet.rest(),)))
+                if self._sock is None:
+                    packet.noted.extend(map(os.writev, (self.fd,), (packet.rest(),)))
+                else:
+                    packet.noted.extend(map(self._sock.sendmsg, (packet.rest(),), ((),), (_QUIET,)))
         except BlockingIOError:
             return False
-        except OSError as error:
+        except ConnectionError as error:
             raise ChannelClosed(str(error)) from None
         return True
 
@@ -379,28 +397,18 @@ def _widen(fd: int) -> None:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def above_stdio(fd: int) -> int:
-    """Return a descriptor for the same file that is not 0, 1 or 2, and not inherited over an exec.
-
-    With a standard stream closed, the system would give its number to the next descriptor, and the first
-    `print` of a task would land in the middle of our frames.
-    """
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
-
-
 class Channel:
     """One end of a two-way stream of frames; never blocks."""
 
     def __init__(self, sock: socket.socket) -> None:
         fd = above_stdio(sock.detach())
-        os.set_blocking(fd, False)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+        self._sock.setblocking(False)
+        if hasattr(socket, "SO_NOSIGPIPE"):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
         self.fd = fd
         self.inflow = Inflow(fd)
-        self.outflow = Outflow(fd)
+        self.outflow = Outflow(fd, self._sock)
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -410,18 +418,18 @@ class Channel:
 
     def wait(self, timeout: float | None, *others: int) -> None:
         """Return when there is something to read, room for what is to be written, or `others` can be read."""
-        poller = select.poll()
+        fd, poller = self.fd, select.poll()
+        if fd < 0:
+            return
         wanted = 0 if self.inflow.ended else select.POLLIN
         wanted |= 0 if self.outflow.empty else select.POLLOUT
         if wanted:
-            poller.register(self.fd, wanted)
-        for fd in others:
-            poller.register(fd, select.POLLIN)
+            poller.register(fd, wanted)
+        for other in others:
+            poller.register(other, select.POLLIN)
         poller.poll(None if timeout is None else max(0.0, timeout * 1000))
 
     def close(self) -> None:
         """Close this end; harmless when repeated."""
-        fd, self.fd = self.fd, -1
-        self.inflow.fd = self.outflow.fd = -1  # the number will soon belong to another file
-        if fd >= 0:
-            os.close(fd)
+        self.fd = self.inflow.fd = self.outflow.fd = -1  # the number will soon belong to another file
+        self._sock.close()

@@ -110,7 +110,9 @@ def run(worker: Worker) -> NoReturn:
     except BaseException as error:  # raised outside of the task: by a signal, between two steps of ours
         interruption.disarm()
         result = Result(worker.name, error=error)
-    if result.error is not None and interruption.signum is not None:
+    if os.getpid() != interruption.pid:
+        _leave(0)  # a copy that the task forked, and that came back from it: the worker's own report counts
+    if result.error is not None and result.error is interruption.raised and interruption.signum:
         _leave_by(interruption.signum)
     _streams.flush_quietly()  # before the report, so that main's own prints come after the task's
     _deliver(worker, result)

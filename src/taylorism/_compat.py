@@ -15,6 +15,7 @@ import _signal  # type: ignore[import-not-found]
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from bronx.fancies import loggers as _bronx_loggers
@@ -24,9 +25,11 @@ __all__ = [
     "SignalInterruptError",
     "announce_logger",
     "become_multiprocessing_child",
-    "default_handler",
     "forget_multiprocessing_child",
+    "handled_signals",
     "leave_multiprocessing_child",
+    "log_handlers",
+    "set_handler",
 ]
 
 
@@ -41,9 +44,23 @@ def announce_logger(logger: logging.Logger) -> None:
     _bronx_loggers.lognames.add(logger.name)
 
 
-def default_handler(signum: int) -> None:
-    """Give `signum` its default; without the search of `signal.signal` for an enum, since each worker does it."""
-    _signal.signal(signum, _signal.SIG_DFL)
+# `signal.signal` and `signal.getsignal` look for an enum in what is a function nearly always; in a process that was
+# just forked, that search costs more than all the rest. Hence the module below them.
+
+
+def set_handler(signum: int, handler: Callable[..., object] | None = None) -> None:
+    """Set the handler of `signum`; None for the default."""
+    _signal.signal(signum, _signal.SIG_DFL if handler is None else handler)
+
+
+def handled_signals() -> list[int]:
+    """Return the signals for which a Python function is called."""
+    return [signum for signum in range(1, _signal.NSIG) if callable(_signal.getsignal(signum))]
+
+
+def log_handlers() -> list[logging.Handler]:
+    """Return all the handlers of `logging` that exist, without walking through all the loggers."""
+    return [handler for each in logging._handlerList if (handler := each()) is not None]  # type: ignore[attr-defined]
 
 
 def become_multiprocessing_child() -> None:

@@ -216,7 +216,7 @@ def _cgroup_mounts(controller: str, root: str | Path) -> Iterator[tuple[str, str
 
 
 def _unescaped(text: str) -> str:
-    """Return a field of mountinfo, where the kernel writes a space as ``\\040``, as it is."""
+    r"""Return a field of mountinfo, where the kernel writes a space as ``\040``, as it is."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
 
 

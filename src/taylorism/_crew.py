@@ -24,7 +24,8 @@ from functools import partial
 from typing import Any
 
 from taylorism import _child, _streams, _tree
-from taylorism._channel import Frame, Inflow, above_stdio
+from taylorism._channel import Frame, Inflow
+from taylorism._descriptors import above_stdio
 from taylorism._errors import TaylorismError
 from taylorism._process import ForkedProcess
 
@@ -94,6 +95,7 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
+        _streams.flush_quietly()  # or the child would say again what a constructor has printed
         reader, writer = map(above_stdio, os.pipe())
         worker.messenger = _child.NoticePipe(writer, self._shown)
         worker._process = ForkedProcess(partial(self._in_child, worker, reader, os.getpid()))
@@ -121,7 +123,7 @@ class Crew:
         for pipe in self._by_pipe:
             os.close(pipe)
         self._forget()
-        worker._live()
+        _child.run(worker)
 
     # -- notices and deaths ---------------------------------------------------------------------------
 
@@ -152,14 +154,13 @@ class Crew:
 
     def reap(self) -> list[Member]:
         """Reap every child that has ended; return the workers among them, with their pipes read to the end."""
-        gone = []
         while ended := _next_ended():
             pid, status = ended
-            member = self._members.pop(pid, None)
-            if member is not None:
-                member.process.note_end(status)
-                gone.append(member)
-        return gone
+            if pid in self._members:
+                self._members[pid].process.note_end(status)
+        # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
+        gone = [pid for pid, member in self._members.items() if member.process.noted]
+        return [self._members.pop(pid) for pid in gone]
 
     def dismiss(self, member: Member) -> None:
         """Forget a worker whose end has been noted."""
@@ -169,9 +170,9 @@ class Crew:
 
     # -- the ladder -----------------------------------------------------------------------------------
 
-    def stop(self, grace: float = GRACE) -> None:
+    def stop(self, grace: float | None = None) -> None:
         """Begin to stop everything, or allow less time to a stop that has begun."""
-        kill_at = time.monotonic() + grace
+        kill_at = time.monotonic() + (GRACE if grace is None else grace)
         if not self.stopping:
             self.stopping = True
             _tree.send(self._tree(), signal.SIGTERM, signal.SIGCONT)

@@ -5,8 +5,8 @@ built-in exception inherit from it, so that `except` clauses written for 1.1 sti
 
 A failure is packed once, in the process where it happened, and rebuilt in main:
 
-1. the exception is pickled, and loaded again on the spot to see whether main will be able to;
-2. if that fails, its class, arguments and attributes are, and it is rebuilt without its `__init__`
+1. the exception is pickled, and loaded again on the spot to see whether it comes out the same;
+2. if not, its class, arguments and attributes are, and it is rebuilt without its `__init__`
    (an exception whose `__init__` wants other arguments than it hands to its parent);
 3. if that fails too, a `TransmissionError` names the class and the message.
 
@@ -18,7 +18,10 @@ from __future__ import annotations
 import pickle
 import reprlib
 import traceback
-from typing import Any
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 __all__ = [
     "BadInstructions",
@@ -35,6 +38,8 @@ __all__ = [
     "WorkerNotStarted",
     "WorkerTraceback",
 ]
+
+T = TypeVar("T")
 
 #: characters of a text of instructions that an error message quotes
 QUOTED = 2000
@@ -53,12 +58,12 @@ class TaylorismError(Exception):
 
     def __init__(self, message: str = "", **facts: Any) -> None:
         super().__init__(message)
-        self.__dict__.update(facts)
+        for name, value in facts.items():
+            setattr(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with `args` alone and set the attributes afterwards;
-        # spelled out here so that subclasses with a built-in beside us pickle in the same way.
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        # The default would call the class with `args` alone, and lose what a built-in parent keeps for itself.
+        return _rebuild, _parts(self)
 
 
 class WorkerDied(TaylorismError):
@@ -135,22 +140,89 @@ class WorkerTraceback(Exception):
         return self.text
 
 
-def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    """Make an exception of `cls` without calling its `__init__`."""
-    error: BaseException = cls.__new__(cls, *args)
+# ---------------------------------------------------------------------------------------------------------
+# taking exceptions apart
+# ---------------------------------------------------------------------------------------------------------
+
+_Parts4 = tuple[type[BaseException], tuple[Any, ...], dict[str, Any], dict[str, Any]]
+
+
+def _parts(error: BaseException) -> _Parts4:
+    """Return class, arguments, attributes, and what is kept in slots (``errno`` of an OSError)."""
+    return type(error), error.args, dict(error.__dict__), _slots(error)
+
+
+def _slots(error: BaseException) -> dict[str, Any]:
+    kinds = (types.MemberDescriptorType, types.GetSetDescriptorType)
+    names = {
+        name
+        for cls in type(error).__mro__
+        if cls not in (BaseException, Exception, object)
+        for name, member in vars(cls).items()
+        if isinstance(member, kinds) and not name.startswith("__")
+    }
+    values = {name: getattr(error, name, None) for name in sorted(names)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _rebuild(
+    cls: type[BaseException],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+    slots: dict[str, Any],
+) -> BaseException:
+    """Make an exception out of its parts, without calling its `__init__`."""
+    # Not the `__new__` of the class itself either: it may want other arguments, as its `__init__` may.
+    builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    error: BaseException = builtin.__new__(cls, *args)
     error.args = args
+    for name, value in slots.items():
+        with suppress(AttributeError, TypeError):  # read-only
+            setattr(error, name, value)
     error.__dict__.update(state)
     return error
 
 
-class _Parts:
-    """Pickles as what `_rebuild` needs to make the exception that it holds."""
+class _InParts:
+    """Pickles as what `_rebuild` needs; attributes that cannot be pickled stay behind."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self.error), self.error.args, dict(self.error.__dict__))
+        cls, args, state, slots = _parts(self.error)
+        return _rebuild, (cls, args, _picklable(state), _picklable(slots))
+
+
+def _picklable(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if _travels(value)}
+
+
+def _travels(value: Any) -> bool:
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:
+        return False
+    return True
+
+
+def _of_one_class(one: BaseException, other: object) -> bool:
+    return type(other) is type(one)
+
+
+def _alike(one: BaseException, other: object) -> bool:
+    """Whether `other`, which has travelled, says the same as `one`."""
+    if not (_of_one_class(one, other) and isinstance(other, BaseException)):
+        return False
+    before, after = (*one.args, *_slots(one).values()), (*other.args, *_slots(other).values())
+    return len(before) == len(after) and all(map(_equal, before, after))
+
+
+def _equal(one: object, other: object) -> bool:
+    # What has no equality of its own differs from its copy, and says nothing: then the type must do.
+    if isinstance(one, (str, bytes, int, float, tuple, type(None))):
+        return quote(one) == quote(other)
+    return type(one) is type(other)
 
 
 def describe(error: BaseException) -> str:
@@ -190,8 +262,8 @@ def pack(error: BaseException, whose: str) -> bytes:
     whose : str
         ``"worker 'a'"``: for the message of the substitute.
     """
-    for form in (error, _Parts(error)):
-        packed = _packed_if_it_loads(form, type(error))
+    for form, same in ((error, _alike), (_InParts(error), _of_one_class)):
+        packed = _packed_if_it_loads(form, error, same)
         if packed is not None:
             return packed
     substitute = TransmissionError(
@@ -201,27 +273,56 @@ def pack(error: BaseException, whose: str) -> bytes:
     return pickle.dumps(substitute)
 
 
-def _packed_if_it_loads(form: object, cls: type[BaseException]) -> bytes | None:
-    """Return `form` pickled, or None where loading it does not give back a `cls`."""
+def _packed_if_it_loads(
+    form: object, error: BaseException, same: Callable[[BaseException, object], bool]
+) -> bytes | None:
+    """Return `form` pickled, or None where loading it does not give back the `same` as `error`."""
     try:
         packed = pickle.dumps(form, protocol=pickle.HIGHEST_PROTOCOL)
-        return packed if type(pickle.loads(packed)) is cls else None
+        return packed if same(error, pickle.loads(packed)) else None
     except Exception:
         return None
 
 
-def unpack(packed: Any, whose: str, lines: tuple[str, ...]) -> BaseException:
+class NotLoadable(Exception):
+    """Something that came from another process cannot be loaded here; the cause says why."""
+
+
+def load_surely(load: Callable[[], T]) -> T:
+    """Return what `load` returns, telling its own failures from what a signal handler raises meanwhile.
+
+    Raises
+    ------
+    NotLoadable
+        It fails, and fails again.
+    Exception
+        What it raised once only, and hence did not come from it.
+    """
+    try:
+        return load()
+    except Exception as first:
+        try:
+            load()
+        except Exception:
+            raise NotLoadable from first
+        raise
+
+
+def unpack(
+    packed: Any, whose: str, lines: tuple[str, ...], instructions: str = ""
+) -> BaseException:
     """Rebuild in main what `pack` packed; what cannot be loaded here becomes a `TransmissionError`."""
     try:
-        error: Any = pickle.loads(packed)
-    except Exception as trouble:
+        error: Any = load_surely(lambda: pickle.loads(packed))
+    except NotLoadable as trouble:
         last = lines[-1].strip() if lines else "unknown"
         error = TransmissionError(
-            f"{whose} failed ({last}), and its exception cannot be rebuilt here: {describe(trouble)}. "
-            "Its class must be importable in the main process."
+            f"{whose} failed ({last}), and its exception cannot be rebuilt here: "
+            f"{describe(trouble.__cause__ or trouble)}. Its class must be importable in the main process."
         )
     if not isinstance(error, BaseException):
         error = TransmissionError(f"{whose} failed with {reprlib.repr(error)}")
     rebuilt: BaseException = error
-    rebuilt.__cause__ = WorkerTraceback(f"in {whose}:\n\n" + "".join(lines))
+    told = f"\nIts instructions:\n{instructions}" if instructions else ""
+    rebuilt.__cause__ = WorkerTraceback(f"in {whose}:\n\n{''.join(lines)}{told}")
     return rebuilt

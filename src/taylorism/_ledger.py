@@ -1,4 +1,4 @@
-"""Listener, pure: what is pending, running, done; which orders are legal when; when it is over.
+r"""Listener, pure: what is pending, running, done; which orders are legal when; when it is over.
 
 No process, no pipe, no clock. The listener tells the ledger what happened, the ledger says what is to be done.
 
@@ -7,7 +7,7 @@ Two small machines::
     intake   OPEN --- END, STOP*, failure ---> CLOSED
 
     flow     HALTED <--- RESUME / HALT ---> WORKING
-                \\________ STOP*, failure ________/----> STOPPED   (for good)
+                \________ STOP*, failure ________/----> STOPPED   (for good)
 
 The work is over when nothing runs and, the intake being CLOSED, nothing is left that may still be started.
 Orders that come too late are ignored, in the one table below, because main cannot know how far we are; an order
@@ -124,18 +124,20 @@ class Ledger:
         scheduler : object
             Asked for its `launchable`.
         trusted : bool
-            Whether it is one of ours. Any other gets a list of its own, which it may sort or take from, and
-            its answer is checked.
+            Whether it is one of ours. Any other gets copies, which it may sort or take from, and its answer
+            is checked.
 
         Raises
         ------
         SchedulerError
             Its answer is not two lists that hold all the pending sets.
         """
-        pending = self.pending if trusted else list(self.pending)
-        answer = scheduler.launchable(pending, workers=self.workers, report=self.records)
-        launch, keep = answer if trusted else _checked(answer, scheduler, len(self.pending))
-        self.pending = keep
+        ask = scheduler.launchable
+        if trusted:
+            launch, self.pending = ask(self.pending, workers=self.workers, report=self.records)
+            return list(launch)
+        answer = ask(list(self.pending), workers=dict(self.workers), report=list(self.records))
+        launch, self.pending = _checked(answer, scheduler, len(self.pending))
         return launch
 
     def give_back(self, sets: Sequence[dict[str, Any]]) -> None:
@@ -160,7 +162,7 @@ class Ledger:
 
     def left(self, name: str) -> None:
         """Note that the process of worker `name` is gone."""
-        del self.workers[name]
+        self.workers.pop(name, None)
 
     def done(self, name: str, report: object) -> None:
         """Note a report."""
@@ -193,7 +195,8 @@ def _checked(
         ) from None
     if not all(isinstance(each, dict) for each in (*launch, *keep)):
         raise SchedulerError(f"{who} answered lists that hold other things than dicts of instructions.")
-    if len(launch) + len(keep) != expected:
+    known = {id(each) for each in (*launch, *keep)}
+    if not len(known) == len(launch) + len(keep) == expected:
         raise SchedulerError(
             f"{who} was given {expected} sets of instructions and answered {len(launch)} to launch and "
             f"{len(keep)} to keep: each set must be in exactly one of the two lists."

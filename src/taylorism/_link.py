@@ -70,6 +70,8 @@ class Link:
         self._waiting = 0
         self._kill_at = float("inf")
         self._ending = False
+        self._forgotten = False
+        self.on_close: Callable[[], object] = _nothing
         self._channel, other = Channel.pair()
         setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport)
         self.process: Any = self._listener(start_method, setup)
@@ -127,21 +129,30 @@ class Link:
         self.send(Order(signal))
 
     def _write(self) -> None:
-        outflow = self._channel.outflow
+        outflow, flushed = self._channel.outflow, [False]
+
+        def flush() -> None:
+            flushed[0] = self._channel.fd < 0 or outflow.flush()
+
         while self._channel.fd >= 0 and not outflow.empty:
-            mine, flushed, done = object(), False, False
-            try:
-                if self._claims.setdefault("write", mine) is mine:
-                    flushed, done = outflow.flush(), True
-            finally:
-                # No call in these two lines: no handler can run between them.
-                if "write" in self._claims and self._claims["write"] is mine:
-                    del self._claims["write"]
-            if not done:
+            if not self._exclusively("write", flush):
                 return  # who holds the claim looks again after letting go of it
-            if not flushed:
+            if not flushed[0]:
                 self._channel.wait(_TICK, *self._watched())
                 self.receive()
+
+    def _exclusively(self, what: str, act: Callable[[], object]) -> bool:
+        """Call `act`, unless somebody is at `what` already; return whether it was called."""
+        mine, done = object(), False
+        try:
+            if self._claims.setdefault(what, mine) is mine:
+                act()
+                done = True
+        finally:
+            # No call in these two lines, so that no handler can run between them.
+            if what in self._claims and self._claims[what] is mine:
+                del self._claims[what]
+        return done
 
     def _watched(self) -> tuple[int, ...]:
         return () if self._watch is None else (self._watch,)
@@ -151,14 +162,7 @@ class Link:
     def receive(self) -> None:
         """Take in what has come, without waiting."""
         self._check_process()
-        mine = object()
-        try:
-            if self._claims.setdefault("read", mine) is mine:
-                self._read()
-        finally:
-            # No call in these two lines: no handler can run between them.
-            if "read" in self._claims and self._claims["read"] is mine:
-                del self._claims["read"]
+        self._exclusively("read", self._read)
 
     def _read(self) -> None:
         if self._channel.fd < 0:
@@ -183,7 +187,7 @@ class Link:
         self._channel.inflow.pull(to_the_end=True)
         if not self._channel.inflow.ready:
             _tree.end_marked(self.results.mark)
-            self.results.listener_died(f"was {_process.in_words(self.process.exitcode)}")
+            self.results.listener_died(self.process.exitcode)
 
     # -- waiting --------------------------------------------------------------------------------------
 
@@ -211,14 +215,20 @@ class Link:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Wait for the end of a listener that has said its last word, and undo the tie."""
+    def close(self, timeout: float | None = None) -> None:
+        """Wait for the end of a listener that has said its last word, and undo the tie.
+
+        If another thread is still reading or writing, the tie is undone by that one.
+        """
         if self._pid == os.getpid() and self._channel.fd >= 0:
-            self.process.join()
-            self._close()
+            self.process.join(timeout)
+            if self.process.exitcode is not None:
+                self._exclusively("read", lambda: self._exclusively("write", self._close))
 
     def _close(self) -> None:
         self._channel.close()
+        self.on_close()
+        self.on_close = _nothing
         watch, self._watch = self._watch, None
         if watch is not None:
             os.close(watch)
@@ -231,6 +241,7 @@ class Link:
 
     def drop(self) -> None:
         """Let go of a listener whose Boss is forgotten; what it was told to end, it ends."""
+        self._forgotten = True
         if self._pid != os.getpid() or self._channel.fd < 0 or self._ending:
             return
         self.signal(Signal.STOP_RIGHTNOW)
@@ -271,10 +282,15 @@ class Link:
             )
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 def _sweep() -> None:
-    """Undo the ties of forgotten Bosses whose listeners have ended meanwhile."""
+    """Undo the ties of forgotten or finished Bosses whose listeners have ended meanwhile."""
     for link in list(_alive):
-        if link._pid == os.getpid() and link._kill_at < float("inf") and not link.process.is_alive():
+        ended = link._pid == os.getpid() and not link.process.is_alive()
+        if ended and (link._forgotten or link.results.over):
             link._close()
 
 

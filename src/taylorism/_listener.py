@@ -37,7 +37,7 @@ from taylorism import _channel, _errors, _hiring, _instructions, _signals, _stre
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._crew import Crew, Member
-from taylorism._ledger import Ledger, Todo
+from taylorism._ledger import Intake, Ledger, Todo
 from taylorism._messages import (
     Failure,
     Hello,
@@ -65,8 +65,8 @@ VERDICT = 2.0
 ORPHANED_GRACE = 1.0
 
 _NEVER = float("inf")
-#: who is named where no worker is to blame
-_BOSS = "the Boss"
+#: the name of who failed where no worker is to blame
+_BOSS = ""
 
 
 def serve(setup: Setup) -> NoReturn:
@@ -115,7 +115,7 @@ class Listener:
         """Run; whatever goes wrong in here stops all, is reported, and ends the listener."""
         try:
             self.run()
-        except Exception as error:
+        except BaseException as error:  # also what code of the user's raises in here, `sys.exit()` included
             self._fail(_BOSS, error)
             self.run()
 
@@ -150,7 +150,8 @@ class Listener:
     # -- signals and main -----------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
-        came = self._signals.drain() if self._signals.fd in self._ready else set()
+        came = self._signals.drain(self._signals.fd in self._ready)
+        self._ready.discard(self._signals.fd)
         if signal.SIGINT in came:
             self._verdict_due = time.monotonic() + VERDICT
         for signum in came.intersection(_signals.ENDING):
@@ -183,6 +184,8 @@ class Listener:
             raise _errors.TaylorismError(f"the main process sent an unknown order: {frame.head!r}")
 
     def _take_sets(self, segments: tuple[Any, ...]) -> None:
+        if self._ledger.intake is Intake.CLOSED:
+            return
         try:
             common = _instructions.unpack_common(segments[0])
             sets = [_instructions.unpack(common, packed) for packed in segments[1:]]
@@ -231,7 +234,7 @@ class Listener:
 
     def _note_report(self, member: Member, notice: Frame) -> None:
         if self._setup.verbose:
-            _log.info("%s", notice.head.text)
+            _say(logging.INFO, "%s", notice.head.text)
         if not self._clockless:
             self._ledger.done(member.name, _opened(notice))
         self._upstream.tell(WorkerDone(member.name), notice.segments)
@@ -263,7 +266,7 @@ class Listener:
 
     def _enforce_deadlines(self) -> None:
         for member in self._crew.enforce():
-            _log.error("worker %s cannot be ended by the system; it is left behind.", member.name)
+            _say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
             self._ledger.interrupted(member.name)
         if self._held and not self._deciding:
@@ -277,6 +280,7 @@ class Listener:
         return time.monotonic() < self._verdict_due and not self._crew.stopping
 
     def _unless_main_decides(self, member: Member, note: Callable[[Member], None]) -> None:
+        self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice
         if self._deciding:
             self._held.append((member, note))
         else:
@@ -293,13 +297,16 @@ class Listener:
     ) -> None:
         """Take note of an exception that was raised in here, or that we charge to a worker."""
         failure = Failure(name, "workers exception", _errors.traceback_lines(error))
-        packed = [_errors.pack(error, f"worker {name!r}")]
+        packed = [_errors.pack(error, f"worker {name!r}" if name else "the listener")]
         self._stop_on(failure, packed, worker, instructions or {})
 
     def _stop_on(
         self, failure: Failure, packed: Any, worker: Any, instructions: dict[str, Any]
     ) -> None:
-        """Stop everything on the first failure, and tell main."""
+        """Stop everything on the first failure, and tell main, unless main does not want to hear."""
+        if self._upstream.deaf and worker is not None:
+            _announce(failure)
+            return
         if self._crew.stopping and worker is not None:
             self._ledger.interrupted(failure.name)  # what fails while it is stopped was interrupted
         elif self._ledger.fail(failure):
@@ -319,7 +326,7 @@ class Listener:
         self._news = False
         try:
             chosen = self._ledger.decide(self._setup.scheduler, self._clockless)
-        except Exception as error:
+        except BaseException as error:
             self._fail(_BOSS, error)
             return
         self._launch(chosen)
@@ -336,25 +343,25 @@ class Listener:
         try:
             worker = _hiring.hire(instructions, self._setup.shared)
             self._ledger.started(worker)
-        except Exception as error:
+        except BaseException as error:
             self._fail(_name(instructions), error, None, instructions)
             return False
         try:
             self._crew.start(worker, instructions)
-        except Exception as trouble:
+        except BaseException as trouble:
             self._ledger.left(worker.name)
             self._note_refusal(worker, instructions, trouble)
             return False
         if self._setup.verbose:
-            _log.info("Worker %s started.", worker.name)
+            _say(logging.INFO, "Worker %s started.", worker.name)
         return True
 
-    def _note_refusal(self, worker: Any, instructions: dict[str, Any], trouble: Exception) -> None:
+    def _note_refusal(self, worker: Any, instructions: dict[str, Any], trouble: BaseException) -> None:
         """Wait for a running worker to make room for this one; it is a failure if there is none."""
         if not isinstance(trouble, OSError):
             self._fail(worker.name, trouble, worker, instructions)
         elif self._ledger.workers:
-            _log.warning("worker %s waits for the end of another: %s", worker.name, trouble)
+            _say(logging.WARNING, "worker %s waits for the end of another: %s", worker.name, trouble)
             self._crowded = True
         else:
             self._fail(worker.name, _no_room(worker, instructions, trouble), worker, instructions)
@@ -367,7 +374,8 @@ class Listener:
     # -- the end --------------------------------------------------------------------------------------
 
     def _report_the_end(self) -> None:
-        if not self._finished and self._ledger.over and self._crew.all_gone and not self._held:
+        over = self._ledger.over and self._crew.all_gone and not self._held and self._signals.quiet
+        if over and not self._finished:
             self._tell_over()
             self._finished = True
 
@@ -388,12 +396,22 @@ class Listener:
 
 def _announce(failure: Failure) -> None:
     """Say on the log and on standard error who failed, how, and with which instructions."""
+    who = f"worker {failure.name}" if failure.name else "the listener"
+    _say(logging.ERROR, "error encountered with %s with traceback:", who)
     try:
-        _log.error("error encountered with worker %s with traceback:", failure.name)
         sys.stderr.writelines(failure.traceback)
-        sys.stderr.write("Instructions of guilty worker:\n" + failure.instructions)
+        if failure.instructions:
+            sys.stderr.write("Instructions of guilty worker:\n" + failure.instructions)
         sys.stderr.flush()
-    except Exception:  # no standard error, or a handler of the user's that fails: main is told anyhow
+    except Exception:  # no standard error: main is told anyhow
+        pass
+
+
+def _say(level: int, message: str, *values: object) -> None:
+    """Log, whatever the handlers of the user do."""
+    try:
+        _log.log(level, message, *values)
+    except Exception:
         pass
 
 
@@ -401,8 +419,9 @@ def _died(member: Member) -> _errors.WorkerDied:
     from taylorism._process import in_words
 
     code, told = member.process.exitcode, _errors.quote(member.instructions)
+    how = in_words(code) + (" (os._exit?)" if code is not None and code >= 0 else "")
     return _errors.WorkerDied(
-        f"worker {member.name!r} died without a report: {in_words(code)}. Look at its output; if memory is "
+        f"worker {member.name!r} died without a report: {how}. Look at its output; if memory is "
         f"short, run fewer at a time or declare its memory. Its instructions: {told}",
         name=member.name,
         exitcode=code,
@@ -410,11 +429,13 @@ def _died(member: Member) -> _errors.WorkerDied:
     )
 
 
-def _judged(judge: Callable[[Any], str | None], instructions: dict[str, Any]) -> Exception | None:
+def _judged(
+    judge: Callable[[Any], str | None], instructions: dict[str, Any]
+) -> BaseException | None:
     """Return why a set can never start: the scheduler says so, or it cannot make sense of the set."""
     try:
         reason = judge(instructions)
-    except Exception as error:
+    except BaseException as error:
         return error
     if not reason:
         return None

@@ -17,6 +17,7 @@ takes no lock that main's threads can hold.
 
 from __future__ import annotations
 
+import operator
 import os
 import select
 import signal
@@ -25,12 +26,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 from taylorism import _compat, _signals
-from taylorism._channel import above_stdio
+from taylorism._descriptors import above_stdio
 
 __all__ = ["ContextProcess", "ForkedProcess", "Process", "in_words", "watch"]
 
 #: seconds between two looks at a process where there is no descriptor to wait on
 _TICK = 0.005
+#: seconds that a child has to end when it is let go of
+_MOMENT = 0.1
+_PID = operator.itemgetter(0)
 
 
 class Process(Protocol):
@@ -66,7 +70,9 @@ def watch(pid: int) -> int | None:
         return None
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise  # of a signal handler of the user's
         return None  # no such call in this kernel (before 5.3) or sandbox, or it has been reaped
     return above_stdio(fd)
 
@@ -76,7 +82,7 @@ def in_words(exitcode: int | None) -> str:
     if exitcode is None:
         return "its exit status is unknown"
     if exitcode >= 0:
-        return f"exited with status {exitcode} before its task was over (os._exit?)"
+        return f"exited with status {exitcode}"
     try:
         name = signal.Signals(-exitcode).name
     except ValueError:
@@ -111,6 +117,7 @@ class ForkedProcess:
         self._run: Callable[[], object] | None = run
         self._parent = os.getpid()
         self._exitcode: int | None = None
+        self._waited: list[tuple[int, int]] = []
         self.pid: int | None = None
 
     def start(self) -> None:
@@ -151,6 +158,11 @@ class ForkedProcess:
         self._reap(os.WNOHANG)
         return self._exitcode
 
+    @property
+    def noted(self) -> bool:
+        """Whether its end has been noted, without asking the system."""
+        return self._exitcode is not None
+
     def note_end(self, status: int) -> None:
         """Take the wait status from a parent that reaped all its children in one go."""
         self._exitcode = os.waitstatus_to_exitcode(status)
@@ -161,7 +173,7 @@ class ForkedProcess:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, `timeout` seconds at most; nothing to wait for before the start."""
-        if self.pid is None or self._exitcode is not None:
+        if self.pid is None or self._exitcode is not None or os.getpid() != self._parent:
             return
         if timeout is None:
             self._reap(0)
@@ -182,13 +194,29 @@ class ForkedProcess:
         if self._exitcode is not None or self.pid is None or os.getpid() != self._parent:
             return
         try:
-            pid, status = os.waitpid(self.pid, options)
+            # One call into C, so that no signal handler can raise between the end and its note: a status is
+            # given out only once. `filter` leaves out the answer that says "not yet".
+            self._waited.extend(filter(_PID, map(os.waitpid, (self.pid,), (options,))))
         except ChildProcessError:
-            # Reaped by somebody else: main ignores SIGCHLD, or waits for any child.
-            self._exitcode = 0
-            return
-        if pid:
-            self.note_end(status)
+            self._look_elsewhere()
+        if self._waited:
+            self.note_end(self._waited[0][1])
+
+    def _look_elsewhere(self) -> None:
+        """Find the status that somebody else was given: another thread, or one who waits for any child."""
+        deadline = time.monotonic() + _MOMENT
+        while not self._waited and time.monotonic() < deadline:
+            time.sleep(_TICK)
+        if not self._waited and self._exitcode is None:
+            self._exitcode = 0  # main ignores SIGCHLD, or has reaped it: it is gone, and we cannot know how
+
+    def dispose(self) -> None:
+        """Let go of it: one that has not ended within a moment is ended."""
+        for end in (self.terminate, self.kill):
+            self.join(_MOMENT)
+            if self.is_alive():
+                end()
+        self.join(_MOMENT)
 
     def terminate(self) -> None:
         """Send it SIGTERM."""
@@ -212,7 +240,9 @@ def _pause(fd: int | None, seconds: float) -> None:
     if fd is None:
         time.sleep(min(_TICK, seconds))
     else:
-        select.select([fd], [], [], seconds)
+        poller = select.poll()  # not `select`, which knows no descriptor above 1023
+        poller.register(fd, select.POLLIN)
+        poller.poll(seconds * 1000)
 
 
 class ContextProcess:

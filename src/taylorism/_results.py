@@ -11,7 +11,10 @@ from typing import Any
 
 from taylorism import _channel, _errors
 from taylorism._channel import Frame
+from taylorism._compat import SignalInterruptError
 from taylorism._messages import Failure, Hello, Over, Snapshot, WorkerDone, WorkerFailed
+from taylorism._process import in_words
+from taylorism._signals import ENDING
 
 __all__ = ["Results"]
 
@@ -47,23 +50,22 @@ class Results:
         if isinstance(event, WorkerDone):
             self._note_report(number, event, frame.segments)
         elif isinstance(event, WorkerFailed):
-            whose = f"worker {event.failure.name!r}"
-            self._fail(event.failure, _errors.unpack(frame.segments[0], whose, _told(event.failure)))
+            self._fail(event.failure, _rebuilt(event.failure, frame.segments[0]))
         elif isinstance(event, Hello):
             self.mark = event.mark
         elif isinstance(event, Snapshot):
             self.snapshot = True
         elif isinstance(event, Over):
             self._stopped = event.stopped
-            self._pending = [pickle.loads(packed) for packed in frame.segments]
+            self._pending = [_set(packed) for packed in frame.segments]
             self.over = True
 
     def _note_report(self, number: int, event: WorkerDone, segments: tuple[Any, ...]) -> None:
         """Open a report; one that does not open is a failure of its worker."""
         try:
-            report = _channel.open_object(segments)
-        except Exception as trouble:
-            self._fail(*_not_opened(event.name, trouble))
+            report = _errors.load_surely(lambda: _channel.open_object(segments))
+        except _errors.NotLoadable as trouble:
+            self._fail(*_not_opened(event.name, trouble.__cause__ or trouble))
         else:
             self._records[number] = {"name": event.name, "report": report}
 
@@ -71,13 +73,14 @@ class Results:
         if self.error is None:
             self._failure, self.error = failure, error
 
-    def listener_died(self, how: str) -> None:
+    def listener_died(self, exitcode: int | None) -> None:
         """Note that nothing more will come, though the work was not over."""
         self.over = True
-        error = _errors.BossDied(
-            f"the listener of this Boss {how}; its workers were stopped, and the reports that had not come are "
-            "lost. What was done is in get_report()['workers_done']; set the rest to work in a new Boss."
-        )
+        if exitcode is not None and -exitcode in ENDING:
+            # It was told to end before it had learnt to do so in good order.
+            error: BaseException = SignalInterruptError(f"Signal {-exitcode:d} was caught.")
+        else:
+            error = _boss_died(in_words(exitcode))
         self._fail(Failure("", "workers exception", _errors.traceback_lines(error)), error)
 
     def report(self) -> dict[str, Any]:
@@ -109,14 +112,29 @@ class Results:
         return self._failure.traceback if self._failure is not None else ()
 
 
-def _told(failure: Failure) -> tuple[str, ...]:
-    """Return the traceback of a failure, and the instructions after it."""
-    if not failure.instructions:
-        return failure.traceback
-    return (*failure.traceback, "\nIts instructions:\n", failure.instructions)
+def _set(packed: Any) -> dict[str, Any]:
+    """Load a set that never ran; one that does not load here is told in words."""
+    try:
+        instructions: dict[str, Any] = _errors.load_surely(lambda: pickle.loads(packed))
+    except _errors.NotLoadable as trouble:
+        cause = _errors.describe(trouble.__cause__ or trouble)
+        return {"?": f"these instructions cannot be rebuilt in main: {cause}"}
+    return instructions
 
 
-def _not_opened(name: str, trouble: Exception) -> tuple[Failure, BaseException]:
+def _boss_died(how: str) -> _errors.BossDied:
+    return _errors.BossDied(
+        f"the listener of this Boss died, {how}; its workers were stopped, and the reports that had not come are "
+        "lost. What was done is in get_report()['workers_done']; set the rest to work in a new Boss."
+    )
+
+
+def _rebuilt(failure: Failure, packed: Any) -> BaseException:
+    whose = f"worker {failure.name!r}" if failure.name else "the listener"
+    return _errors.unpack(packed, whose, failure.traceback, failure.instructions)
+
+
+def _not_opened(name: str, trouble: BaseException) -> tuple[Failure, BaseException]:
     error = _errors.TransmissionError(
         f"the report of worker {name!r} cannot be rebuilt in the main process: {_errors.describe(trouble)}. What "
         "a worker returns must be importable, and loadable, in the main process.",

@@ -57,8 +57,12 @@ def run_as_server(
         sharedmemory_common_instructions=sharedmemory_common_instructions,
         start_method=start_method,
     )
-    boss.set_instructions(common_instructions, individual_instructions)
-    boss.make_them_work()
+    try:
+        boss.set_instructions(common_instructions, individual_instructions)
+        boss.make_them_work()
+    except BaseException:
+        _stop_and_wait(boss)
+        raise
     return boss
 
 

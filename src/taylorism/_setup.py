@@ -29,6 +29,9 @@ __all__ = ["Setup"]
 
 _log = logging.getLogger("taylorism")
 
+#: whose levels decide whether a verbose Boss is heard: the root logger's, and ours
+_LOGGERS = ("", "taylorism")
+
 _MARKER = "footprints.UNKNOWN"
 
 
@@ -65,6 +68,7 @@ class Setup:
 
         return {
             "modules": _modules_of_classes(),
+            "levels": {name: logging.getLogger(name).level for name in _LOGGERS},
             "directory": os.getcwd(),
             "environment": dict(os.environ),
             "fd": DupFd(self.channel.fd),
@@ -80,6 +84,8 @@ class Setup:
         os.environ.update(state["environment"])
         for name in state["modules"]:
             _import_quietly(name)
+        for name, level in state["levels"].items():
+            logging.getLogger(name).setLevel(level)
         settings = _Unpickler(io.BytesIO(state["settings"])).load()
         self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport = settings
         self.channel = Channel(socket.socket(fileno=state["fd"].detach()))

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any
 
 from taylorism import _compat
-from taylorism._channel import above_stdio
 from taylorism._compat import SignalInterruptError
+from taylorism._descriptors import above_stdio
 
 __all__ = ["Inbox", "Interruption", "blocked", "children_inherit", "die_of"]
 
@@ -37,8 +37,9 @@ _early: list[int] = []
 @contextmanager
 def blocked() -> Iterator[None]:
     """Hold back the interrupting signals in this thread while it forks, until the child has its handlers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)  # runs the handlers of what had come: they may raise
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -61,19 +62,14 @@ def _install(role: Any, caught: tuple[int, ...]) -> None:
     """Take the role in a fork of main: its handlers are reset, what it ignores stays ignored (``nohup``)."""
     global _role
     _role = role
-    for signum in signal.valid_signals():
-        if callable(signal.getsignal(signum)):
-            signal.signal(signum, signal.SIG_DFL)
-    for number in caught:
-        if number in (signal.SIGTERM, signal.SIGCHLD) or not _ignored(number):
-            signal.signal(number, _dispatch)
+    ignored = {number for number in caught if signal.getsignal(number) is signal.SIG_IGN}
+    for number in _compat.handled_signals():
+        _compat.set_handler(number)
+    for number in {*caught, signal.SIGTERM} - (ignored - {signal.SIGTERM, signal.SIGCHLD}):
+        _compat.set_handler(number, _dispatch)
     os.register_at_fork(after_in_child=_leave_to_default)
     # Also where the thread that made the Boss had them blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*caught, signal.SIGCHLD})
-
-
-def _ignored(signum: int) -> bool:
-    return signal.getsignal(signum) is signal.SIG_IGN
 
 
 def _leave_to_default() -> None:
@@ -117,12 +113,24 @@ class Inbox:
         """Note a signal; called by the handler."""
         self._came.add(signum)
 
-    def drain(self) -> set[int]:
-        """Return the signals that came since the last time, SIGCHLD apart; to be called when `fd` is readable."""
-        os.read(self.fd, 4096)  # what may be left wakes the loop once more
+    def drain(self, readable: bool) -> set[int]:
+        """Return the signals that came since the last time, SIGCHLD apart.
+
+        Parameters
+        ----------
+        readable : bool
+            Whether `fd` is. A signal may also have come since that was found out.
+        """
+        if readable:
+            os.read(self.fd, 4096)  # what may be left wakes the loop once more
         came, self._came = self._came, set()
         self._child_ended = self._child_ended or signal.SIGCHLD in came
         return came - {signal.SIGCHLD}
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing has come that ends us."""
+        return not self._came.intersection(ENDING)
 
     def child_ended(self) -> bool:
         """Whether a child has ended since the last time."""
@@ -145,11 +153,14 @@ class Interruption:
     ----------
     signum : int or None
         The signal that came first.
+    raised : BaseException or None
+        What it raised in the task.
     """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.signum: int | None = None
+        self.raised: BaseException | None = None
         self._armed = False
 
     def begin(self) -> None:
@@ -166,7 +177,7 @@ class Interruption:
             _install(self, INTERRUPTING)  # a Worker that was set to work without a Boss
         else:
             # Not inherited by the libraries of the task: each child that ends would cut their sleeps short.
-            _compat.default_handler(signal.SIGCHLD)
+            _compat.set_handler(signal.SIGCHLD)
             _role = self
         if _early:
             self.take(_early[0])
@@ -181,8 +192,10 @@ class Interruption:
         if not (first and self._armed):
             return
         if signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SignalInterruptError(f"Signal {signum:d} was caught.")
+            self.raised = KeyboardInterrupt()
+        else:
+            self.raised = SignalInterruptError(f"Signal {signum:d} was caught.")
+        raise self.raised
 
 
 def die_of(signum: int) -> None:

@@ -17,8 +17,9 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Iterator
 from typing import Any
+
+from taylorism import _compat
 
 __all__ = ["empty_stdin", "flush_quietly", "renew", "wait_like_any_other"]
 
@@ -39,10 +40,10 @@ class _PatientFile(io.FileIO):
         self.patience: float | None = PATIENCE
         _patient.append(self)
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
         """Write `data`; what finds no room within the patience is dropped."""
         if self.patience is None:
-            return super().write(data) or 0
+            return super().write(data)
         view = memoryview(data).cast("B")
         for start in range(0, len(view), _ATOMIC):
             if not self._room():
@@ -69,8 +70,9 @@ def renew() -> None:
                 renewed[id(old)] = (old, _twin(old))
             setattr(sys, holder, renewed[id(old)][1])
     _kept.append(renewed)
-    for handler in _stream_handlers():
-        _renew_handler(handler, renewed)
+    for handler in _compat.log_handlers():
+        if isinstance(handler, logging.StreamHandler):
+            _renew_handler(handler, renewed)
 
 
 def _twin(stream: Any) -> Any:
@@ -81,18 +83,14 @@ def _twin(stream: Any) -> Any:
         raw = _PatientFile(stream.fileno())
     except (OSError, ValueError):
         return stream  # closed, or without a descriptor
-    buffer = io.BufferedWriter(raw, 8192)
+    unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
     return io.TextIOWrapper(
-        buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering
+        raw if unbuffered else io.BufferedWriter(raw, 8192),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
     )
-
-
-def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
-    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    for logger in loggers:
-        for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.StreamHandler):
-                yield handler
 
 
 def _renew_handler(

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterable
 from typing import Any
 
+from taylorism._descriptors import above_stdio
+
 __all__ = [
     "become_subreaper",
     "children",
@@ -120,6 +122,7 @@ def mark_descendants() -> str:
         The mark, for `end_marked`.
     """
     reader, writer = os.pipe()
+    reader = above_stdio(reader)
     os.close(writer)
     number = os.fstat(reader).st_ino
     os.environ[_VARIABLE] = mark = f"{os.getpid()}:{number}"
@@ -151,6 +154,13 @@ def _has_mark(pid: int, mark: str) -> bool:
             if f"{_VARIABLE}={mark}".encode() in file.read().split(b"\0"):
                 return True
         pipe = f"pipe:[{mark.partition(':')[2]}]"
-        return any(os.readlink(entry.path) == pipe for entry in os.scandir(f"/proc/{pid}/fd"))
+        return any(_link(pid, fd) == pipe for fd in os.listdir(f"/proc/{pid}/fd"))
     except OSError:  # another user's, or ended meanwhile
         return False
+
+
+def _link(pid: int, fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except FileNotFoundError:  # closed meanwhile
+        return ""

@@ -42,7 +42,7 @@ class Upstream:
     ) -> None:
         self._channel = channel
         self._poller = poller
-        self._parent = os.getppid() if parent else None
+        self._parent = main_pid if parent else None
         self._watch = _process.watch(main_pid)
         self._events = select.POLLIN
         self.open = True

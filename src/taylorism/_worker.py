@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from functools import partial
 from typing import Any, ClassVar
 
 import footprints
@@ -87,9 +88,14 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
         if self.name is None:
             self.name = str(uuid.uuid4())
         self._parent_pid = os.getpid()
-        self._process = _process.ForkedProcess(self._live)
+        self._process = _process.ForkedProcess(partial(_child.run, self))
         self._terminating = False
         self._messenger: Any = None
+
+    def __del__(self) -> None:
+        process = self.__dict__.get("_process")  # none where `__init__` has failed
+        if process is not None:
+            process.dispose()
 
     @property
     def messenger(self) -> Any:
@@ -121,9 +127,6 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
     def binding(self) -> list[int | None]:
         """Return the cpus to which this process is bound, ``[None]`` when it may use all of them."""
         return _cpus.affinity()
-
-    def _live(self) -> None:
-        _child.run(self)
 
     def _work_and_communicate_prehook(self) -> None:
         """Do what must be done in the worker's process before the task; for subclasses."""

@@ -1,0 +1,159 @@
+"""Tools of the tests: functions run in a fork, and exceptions that come at any step of a module."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any
+
+import psutil
+
+#: seconds that a whole test may take where the timer of pytest-timeout is borrowed
+PATIENCE = 30.0
+
+
+def in_fork(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what `function` returns in a fork of this process; what it raises fails the test."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _answer(writer, function, args)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        answer = file.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert answer, f"the fork left without an answer, with status {status}"
+    failure, value = pickle.loads(answer)
+    assert not failure, failure
+    return value
+
+
+def _answer(writer: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        answer = pickle.dumps(("", function(*args)))
+    except BaseException:
+        answer = pickle.dumps((traceback.format_exc(), None))
+    try:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()  # or it would hold the pipe of the answer
+        with open(writer, "wb") as file:
+            file.write(answer)
+    finally:
+        os._exit(0)
+
+
+def fork(function: Callable[..., Any], *args: Any) -> int:
+    """Return the pid of a fork that calls `function`, and leaves with status 0, or 1 if that raises."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            function(*args)
+            status = 0
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+    return pid
+
+
+def exit_code(pid: int) -> int:
+    """Wait for the end of a child, and return its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Injected(BaseException):
+    """What a handler of the user's raises, at the worst moment."""
+
+
+def _raise_injected() -> None:
+    raise Injected
+
+
+class Injector:
+    """Calls `action` once (by default, raises `Injected`), before the n-th instruction that runs in one module.
+
+    A signal handler runs between two instructions of bytecode; so what stands this stands every signal.
+    """
+
+    def __init__(
+        self, module: ModuleType, at: int = 0, action: Callable[[], Any] = _raise_injected
+    ) -> None:
+        self._filename = module.__file__
+        self._at = at
+        self._action = action
+        self.count = 0
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call `function` with the injection; the module runs untouched once it has happened."""
+        before = sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            return function()
+        finally:
+            sys.settrace(before)
+
+    def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename != self._filename:
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "opcode":
+            self.count += 1
+            if self.count == self._at:
+                self._action()
+        return self._step
+
+
+@contextmanager
+def storm(*modules: ModuleType, seconds: float = 0.0004) -> Iterator[list[int]]:
+    """Have a real signal come all the time; its handler raises `Injected` wherever `modules` are at work.
+
+    Yields
+    ------
+    list
+        One line number for each time that it has.
+    """
+    hits: list[int] = []
+    files = {module.__file__ for module in modules}
+    deadline = time.monotonic() + PATIENCE
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        assert time.monotonic() < deadline, "the test hangs"
+        here = frame
+        while here is not None and here.f_code.co_filename not in files:
+            here = here.f_back
+        if here is not None:
+            hits.append(here.f_lineno)
+            raise Injected
+
+    with timer(handler, seconds):
+        yield hits
+
+
+@contextmanager
+def timer(handler: Callable[[int, FrameType | None], None], seconds: float) -> Iterator[None]:
+    """Call `handler` as a signal handler every so many seconds; the timer of pytest-timeout comes back after."""
+    gc.collect()
+    gc.disable()  # an exception that is raised in a callback of the collector's cannot come out
+    old_handler = signal.signal(signal.SIGALRM, handler)
+    old_timer = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old_handler)
+        signal.setitimer(signal.ITIMER_REAL, *old_timer)
+        gc.enable()
