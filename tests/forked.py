@@ -105,6 +105,7 @@ class Injector:
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename != self._filename:
             return None
+        frame.f_trace = self._step  # before the next line: 3.13 looks at it there
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step

@@ -582,7 +582,7 @@ def test_a_writer_under_a_storm_of_signals_loses_nothing():
             there.wait(None)
             there.inflow.pull()
             for position in sorted(there.inflow.ready):
-                numbers.append(proven(there.inflow.ready.pop(position)))
+                numbers += [proven(there.inflow.ready.pop(position))]
         assert numbers == [*range(len(numbers) - 1), -(len(numbers) - 1)], numbers
 
     pid = fork(read)

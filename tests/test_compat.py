@@ -21,17 +21,17 @@ from taylorism import _compat, taylorism_log
 def test_signal_interrupt_error_is_the_one_of_bronx():
     """Callers catch that very class."""
     assert _compat.SignalInterruptError is bronx.system.interrupt.SignalInterruptError
-    assert issubclass(_compat.SignalInterruptError, Exception)
+    assert issubclass(_compat.SignalInterruptError, BaseException)
 
 
 def test_the_helpers_of_bronx_act_on_our_logger():
     """`setGlobalLevel` and friends; and `getLogger` gives the same object."""
 
     def check():
-        bronx.fancies.loggers.setGlobalLevel("DEBUG")
-        assert taylorism_log.level == logging.DEBUG
-        bronx.fancies.loggers.setGlobalLevel("ERROR")
-        assert taylorism_log.level == logging.ERROR
+        taylorism_log.setLevel("CRITICAL")
+        for level in ("DEBUG", "ERROR"):
+            bronx.fancies.loggers.setGlobalLevel(level)
+            assert taylorism_log.getEffectiveLevel() == getattr(logging, level)
         assert bronx.fancies.loggers.getLogger("taylorism") is taylorism_log
 
     in_fork(check)
@@ -68,15 +68,36 @@ def test_the_private_names_that_we_use_exist():
         assert callable(function)
 
 
-def test_a_default_handler_is_a_default_handler():
-    """As `signal.signal` would set it."""
+def test_handlers_are_set_and_found_as_by_the_public_functions():
+    """The module below `signal` does the same, without its enums."""
 
     def check():
-        signal.signal(signal.SIGCHLD, lambda *args: None)
-        _compat.default_handler(signal.SIGCHLD)
-        return signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+        def handler(*args):
+            pass
 
-    assert in_fork(check)
+        _compat.set_handler(signal.SIGUSR1, handler)
+        _compat.set_handler(signal.SIGINT)
+        assert signal.getsignal(signal.SIGUSR1) is handler
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        found = _compat.handled_signals()
+        assert found == [each for each in sorted(signal.valid_signals()) if callable(signal.getsignal(each))]
+        assert signal.SIGUSR1 in found and not {signal.SIGINT, signal.SIGHUP} & set(found)
+
+    in_fork(check)
+
+
+def test_all_handlers_of_logging_are_found():
+    """Whatever logger they are on; those that are gone are not."""
+
+    def check():
+        kept = logging.StreamHandler()
+        logging.getLogger("some.deep.logger").addHandler(kept)
+        logging.StreamHandler()
+        found = _compat.log_handlers()
+        assert kept in found and all(isinstance(each, logging.Handler) for each in found)
+
+    in_fork(check)
 
 
 def test_a_child_forgets_the_affairs_of_its_parent():

@@ -512,8 +512,8 @@ def test_message_of_the_bosses_death_reads_well():
         boss = taylorism.Boss(scheduler=Scheduler(lambda *args: os._exit(3)))
         if end:
             end(boss._process.pid)
-        boss.set_instructions(*do("echo", 1))
         with pytest.raises(taylorism.BossDied) as info:
+            boss.set_instructions(*do("echo", 1))  # which may know already
             boss.wait_till_finished()
         assert "was exited" not in str(info.value) and "task was over" not in str(info.value)
 

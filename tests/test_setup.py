@@ -142,7 +142,7 @@ def test_a_deleted_working_directory_is_no_obstacle(tmp_path):
         gone.mkdir()
         os.chdir(gone)
         gone.rmdir()
-        here, there = Channel.pair()
+        there = Channel.pair()[1]
         carried(a_setup(there))
 
     in_fork(check)
@@ -155,7 +155,7 @@ def test_a_directory_that_is_gone_when_the_listener_starts_is_no_obstacle(tmp_pa
         gone = tmp_path / "gone"
         gone.mkdir()
         os.chdir(gone)
-        here, there = Channel.pair()
+        there = Channel.pair()[1]
         context.set_spawning_popen(Popen())
         packed = pickle.dumps(a_setup(there))
         os.chdir("/")
@@ -192,11 +192,13 @@ def test_a_module_that_cannot_be_imported_is_a_warning(caplog, tmp_path, monkeyp
 
 def test_what_cannot_be_pickled_is_told():
     """Under a fork it need not be."""
-    here, there = Channel.pair()
-    with pytest.raises((TypeError, pickle.PicklingError, AttributeError)):
-        carried(a_setup(there, shared={"lock": threading.Lock()}))
-    here.close()
-    there.close()
+
+    def check():
+        there = Channel.pair()[1]
+        with pytest.raises((TypeError, pickle.PicklingError, AttributeError)):
+            carried(a_setup(there, shared={"lock": threading.Lock()}))
+
+    in_fork(check)
 
 
 def test_under_a_fork_nothing_is_carried():

@@ -72,7 +72,7 @@ def test_events_go_out_at_the_flush(stage):
     stage.upstream.tell(WorkerDone("a"), [b"report"])
     stage.upstream.tell(Over())
     assert not stage.upstream.all_said
-    stage.upstream.flush()
+    stage.upstream.flush(at_once=True)
     assert stage.upstream.all_said and stage.heard() == [WorkerDone("a"), Over()]
 
 
@@ -80,15 +80,35 @@ def test_a_main_that_does_not_read_blocks_nobody(stage):
     """The loop waits for room, and goes on when there is some; idle, it is not woken by room."""
     assert stage.ready() == set()
     stage.upstream.tell(WorkerDone("a"), [bytes(5_000_000)])
-    stage.upstream.flush()
+    stage.upstream.flush(at_once=True)
     assert not stage.upstream.all_said
     heard = []
     while not stage.upstream.all_said:
         heard += stage.heard()
         assert stage.poller.poll(5000), "nobody tells that there is room"
-        stage.upstream.flush()
+        stage.upstream.flush(at_once=True)
     assert heard + stage.heard() == [WorkerDone("a")]
     assert stage.ready() == set()
+
+
+def test_what_comes_in_a_burst_is_written_together(stage, monkeypatch):
+    """The first at once, the others a moment later, of which the loop is told."""
+    now = [100.0]
+    monkeypatch.setattr(_upstream.time, "monotonic", lambda: now[0])
+    told = []
+    for name in "abc":
+        stage.upstream.tell(WorkerDone(name))
+        stage.upstream.flush(at_once=False)
+        told.append(stage.heard())
+    assert told == [[WorkerDone("a")], [], []]
+    assert stage.upstream.next_due() == 100.0 + _upstream.PAUSE
+    now[0] += _upstream.PAUSE
+    stage.upstream.flush(at_once=False)
+    assert stage.heard() == [WorkerDone("b"), WorkerDone("c")]
+    assert stage.upstream.next_due() == float("inf")
+    stage.upstream.tell(Over())
+    stage.upstream.flush(at_once=True)
+    assert stage.heard() == [Over()]
 
 
 def test_a_deaf_main_is_told_nothing(stage):
@@ -96,7 +116,7 @@ def test_a_deaf_main_is_told_nothing(stage):
     stage.upstream.tell(Over())
     stage.upstream.deaf = True
     stage.upstream.tell(WorkerDone("a"))
-    stage.upstream.flush()
+    stage.upstream.flush(at_once=True)
     stage.order(Order(Signal.STOP_RIGHTNOW))
     assert stage.heard() == [Over()] and stage.orders() == [Order(Signal.STOP_RIGHTNOW)]
 
@@ -108,7 +128,7 @@ def test_a_main_that_hangs_up_is_noted_after_its_last_words(stage, unsaid):
     stage.main.close()
     if unsaid:
         stage.upstream.tell(Snapshot())
-        stage.upstream.flush()
+        stage.upstream.flush(at_once=True)
     assert stage.orders() == [Order(Signal.END)]
     stage.orders()
     assert stage.upstream.hung_up
@@ -116,7 +136,7 @@ def test_a_main_that_hangs_up_is_noted_after_its_last_words(stage, unsaid):
     stage.upstream.hang_up()
     assert not stage.upstream.hung_up and stage.upstream.all_said
     stage.upstream.tell(Over())
-    stage.upstream.flush()
+    stage.upstream.flush(at_once=True)
     assert stage.orders() == [] and stage.ready() == set()
 
 
@@ -131,7 +151,7 @@ def test_the_death_of_main_is_seen(watched, monkeypatch):
     def listener(main_pid):
         os.close(writer)
         stage = Stage(main_pid, parent=True)
-        due = stage.upstream.next_look()
+        due = stage.upstream.next_due()
         assert not stage.upstream.main_is_gone(stage.ready())
         assert (due == float("inf")) == watched
         os.write(tell, b"watching")
@@ -159,7 +179,7 @@ def test_a_main_that_died_before_it_could_be_watched_is_gone(parent):
     exit_code(pid)
     stage = Stage(pid, parent)
     gone = stage.upstream.main_is_gone(stage.ready())
-    due = stage.upstream.next_look()
+    due = stage.upstream.next_due()
     stage.close()
     assert gone and (due == float("inf") or due < 1e9)
 
@@ -193,5 +213,5 @@ def test_a_look_is_due_twice_a_second_where_nothing_can_be_watched(monkeypatch):
     monkeypatch.delattr(os, "pidfd_open")
     monkeypatch.setattr(_upstream.time, "monotonic", lambda: 100.0)
     stage = Stage(os.getppid(), parent=True)
-    assert stage.upstream.next_look() == 100.5
+    assert stage.upstream.next_due() == 100.5
     stage.close()

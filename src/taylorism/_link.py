@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from taylorism import _channel, _exits, _listener, _process, _streams, _tree
@@ -129,17 +130,16 @@ class Link:
         self.send(Order(signal))
 
     def _write(self) -> None:
-        outflow, flushed = self._channel.outflow, [False]
-
-        def flush() -> None:
-            flushed[0] = self._channel.fd < 0 or outflow.flush()
-
-        while self._channel.fd >= 0 and not outflow.empty:
-            if not self._exclusively("write", flush):
+        while self._channel.fd >= 0 and not self._channel.outflow.empty:
+            if not self._exclusively("write", self._flush):
                 return  # who holds the claim looks again after letting go of it
-            if not flushed[0]:
+            if not self._channel.outflow.empty:
                 self._channel.wait(_TICK, *self._watched())
                 self.receive()
+
+    def _flush(self) -> None:
+        if self._channel.fd >= 0:
+            self._channel.outflow.flush()
 
     def _exclusively(self, what: str, act: Callable[[], object]) -> bool:
         """Call `act`, unless somebody is at `what` already; return whether it was called."""
@@ -202,6 +202,8 @@ class Link:
 
     def _wait_until(self, reached: Callable[[], bool], deadline: float) -> bool:
         while True:
+            with suppress(ChannelClosed):
+                self._exclusively("write", self._flush)  # what an interrupted sender has left
             self.receive()
             if reached():
                 return True
@@ -232,8 +234,9 @@ class Link:
         watch, self._watch = self._watch, None
         if watch is not None:
             os.close(watch)
-        if self in _alive and self._pid == os.getpid():
-            _alive.remove(self)
+        if self._pid == os.getpid():
+            with suppress(ValueError):
+                _alive.remove(self)
 
     def give_up(self) -> None:
         """Have the end of the program stop the work rather than wait for it: the user interrupted it."""

@@ -130,7 +130,7 @@ class Listener:
             self._enforce_deadlines()
             self._schedule()
             self._report_the_end()
-            self._upstream.flush()
+            self._upstream.flush(at_once=self._finished)
 
     # -- waiting --------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Listener:
         self._ready = {fd for fd, _ in self._poller.poll(left)}
 
     def _next_due(self) -> float:
-        due = min(self._crew.next_deadline, self._upstream.next_look())
+        due = min(self._crew.next_deadline, self._upstream.next_due())
         if self._deciding:
             due = min(due, self._verdict_due)
         elif self._ledger.may_launch and not (self._clockless or self._crowded):

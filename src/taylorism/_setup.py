@@ -18,6 +18,7 @@ import os
 import pickle
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +70,7 @@ class Setup:
         return {
             "modules": _modules_of_classes(),
             "levels": {name: logging.getLogger(name).level for name in _LOGGERS},
-            "directory": os.getcwd(),
+            "directory": _directory(),
             "environment": dict(os.environ),
             "fd": DupFd(self.channel.fd),
             "settings": _pickled(
@@ -79,7 +80,8 @@ class Setup:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The fork server was started by an earlier Boss, or by somebody else: its surroundings may be old.
-        os.chdir(state["directory"])
+        with suppress(OSError):  # removed meanwhile, or before: main can live with it, and so can we
+            os.chdir(state["directory"])
         os.environ.clear()
         os.environ.update(state["environment"])
         for name in state["modules"]:
@@ -90,6 +92,13 @@ class Setup:
         self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport = settings
         self.channel = Channel(socket.socket(fileno=state["fd"].detach()))
         self.forked = False
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def _modules_of_classes() -> list[str]:
