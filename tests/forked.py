@@ -92,6 +92,7 @@ class Injector:
         self._at = at
         self._action = action
         self.count = 0
+        sys._getframe().f_trace_opcodes = True  # 3.12 looks for it, in any frame, at the next `settrace`
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Call `function` with the injection; the module runs untouched once it has happened."""

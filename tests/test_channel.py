@@ -267,6 +267,23 @@ def test_segments_of_any_flat_buffer_type_are_taken():
         assert carry(outflow, inflow) == [("all", [b"", b"ab", b"cd", array.tobytes(), b""])]
 
 
+def test_segments_are_writable_and_no_frame_sees_those_of_another():
+    """Small or large, each frame is on a buffer of its own."""
+    with flows("wide") as (outflow, inflow):
+        for _ in range(3):
+            outflow.push(encode("x", [b"small", b"", bytes(LARGE + 5)]))
+            outflow.push(encode("x", [b"small", b"again"]))
+        while len(inflow.ready) < 6:
+            outflow.flush()
+            inflow.pull()
+        frames = [inflow.ready.pop(number) for number in range(6)]
+    assert not any(segment.readonly for frame in frames for segment in frame.segments)
+    for frame in frames[::2]:
+        for segment in frame.segments:
+            segment[:] = b"!" * len(segment)
+    assert [bytes(frame.segments[0]) for frame in frames] == [b"!!!!!", b"small"] * 3
+
+
 # -- a blocking writer --------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import time
 import pytest
 from forked import Injected, Injector, exit_code, fork, in_fork
 
-from taylorism import _process
+from taylorism import _process, _signals
 from taylorism._process import ContextProcess, ForkedProcess, in_words, watch
 
 
@@ -126,6 +126,15 @@ def test_the_child_knows_itself():
     os.close(writer)
     assert os.read(reader, 100).decode() == f"{process.pid} {process.pid} []"
     os.close(reader)
+
+
+def test_signals_are_held_back_in_a_child_of_main_until_it_lets_them_in():
+    """The handlers of main that came with the fork are not for it; main itself has its signals back at once."""
+    held, before = set(_signals.INTERRUPTING), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    process = started(lambda: os._exit(len(held & signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    process.join()
+    assert process.exitcode == len(held)
 
 
 @pytest.mark.parametrize("timeout", [None, 30.0])

@@ -243,6 +243,7 @@ def test_a_worker_does_not_wake_its_listener():
 
         def worker():
             inbox.forget()
+            assert signal.set_wakeup_fd(-1) == -1, "its number will soon belong to a file of the task"
             role = Interruption()
             role.begin()
             assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL

@@ -6,8 +6,10 @@ import contextlib
 import io
 import logging
 import os
+import select
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from forked import exit_code, fork, in_fork
@@ -201,6 +203,20 @@ def test_a_handler_without_a_stream_is_no_trouble():
     in_fork(check)
 
 
+class Poll:
+    """A `select.poll` that notes for how long it was asked to wait, in milliseconds."""
+
+    def __init__(self, waits):
+        self.waits = waits
+        self.real = select.poll()
+        self.register = self.real.register
+
+    def poll(self, timeout):
+        """Wait, and note it."""
+        self.waits.append(timeout)
+        return self.real.poll(timeout)
+
+
 def test_a_reader_who_takes_nothing_is_given_up_and_taken_back(monkeypatch):
     """The listener drops what nobody takes, and writes again once there is room."""
     monkeypatch.setattr(_streams, "PATIENCE", 0.02)
@@ -210,8 +226,13 @@ def test_a_reader_who_takes_nothing_is_given_up_and_taken_back(monkeypatch):
         sys.stderr = text_stream(writer, line_buffering=True)
         _streams.renew()
         fill(writer)
-        for _ in range(50):  # each would take the patience, if it were not lost once and for all
+        waits = []
+        _streams.select = SimpleNamespace(
+            poll=lambda: Poll(waits), POLLOUT=select.POLLOUT, PIPE_BUF=select.PIPE_BUF
+        )
+        for _ in range(50):
             print("dropped " * 1000, file=sys.stderr)
+        assert [wait for wait in waits if wait] == [20.0], "the patience is lost once and for all"
         assert b"dropped" not in drain(reader)
         print("written", file=sys.stderr)
         return drain(reader)

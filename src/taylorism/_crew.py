@@ -198,15 +198,15 @@ class Crew:
     @property
     def next_deadline(self) -> float:
         """When `enforce` has something to do, on the monotonic clock."""
-        return min([self._kill_at, *(member.leave_by for member in self._lingering)])
+        if self._lingering:
+            return min(self._kill_at, self._lingering[0].leave_by)  # who came first has to go first
+        return self._kill_at
 
     def enforce(self) -> list[Member]:
         """Do what is due; return the workers that the system could not end, which are given up."""
         now = time.monotonic()
-        for member in self._lingering:
-            if member.leave_by <= now:
-                member.leave_by = float("inf")
-                member.process.kill()
+        while self._lingering and self._lingering[0].leave_by <= now:
+            self._lingering.pop(0).process.kill()
         if self.stopping and self._kill_at <= now:
             _tree.send(self._tree(), signal.SIGKILL)
             self._kill_at = now + _ROUND

@@ -21,6 +21,20 @@ def _collector() -> Any:
     return footprints.collectors.get(tag="worker")
 
 
+def _chosen(attributes: dict[str, Any]) -> Any:
+    """Do as `footprints.proxy.worker` does.
+
+    Where just one class matches, which is nearly always, without what it does besides: for each look-up, it
+    makes two texts for its debug log that name every class there is.
+    """
+    if not any(name.startswith("_") or name == "worker" for name in attributes):
+        candidates = _collector().find_all(attributes)
+        if len(candidates) == 1:
+            cls, resolved, _ = candidates[0]
+            return cls(resolved, checked=True)
+    return _collector().load(**attributes)
+
+
 def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     """Build the Worker that these instructions describe.
 
@@ -31,8 +45,7 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     Exception
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
-    # As `footprints.proxy.worker(...)`, without its look-up of the collector.
-    worker = _collector().load(**{**instructions, **shared})
+    worker = _chosen({**instructions, **shared})
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "

@@ -107,7 +107,7 @@ class Listener:
         self._news = False  # something has happened that the scheduler was not asked about
         self._crowded = False  # the system had no room for another process
         self._ready: set[int] = set()
-        self._verdict_due = -_NEVER
+        self._verdict_due = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._finished = False
 
@@ -141,24 +141,28 @@ class Listener:
 
     def _next_due(self) -> float:
         due = min(self._crew.next_deadline, self._upstream.next_due())
-        if self._deciding:
-            due = min(due, self._verdict_due)
-        elif self._ledger.may_launch and not (self._clockless or self._crowded):
-            due = min(due, time.monotonic() + ASK_AGAIN)
+        if self._verdict_due > 0 and self._deciding:
+            return min(due, self._verdict_due)
+        if not self._clockless and self._ledger.may_launch and not self._crowded:
+            return min(due, time.monotonic() + ASK_AGAIN)
         return due
 
     # -- signals and main -----------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
-        came = self._signals.drain(self._signals.fd in self._ready)
-        self._ready.discard(self._signals.fd)
+        readable = self._signals.fd in self._ready
+        if readable or self._signals.any:
+            self._take_note_of(self._signals.drain(readable))
+            self._ready.discard(self._signals.fd)
+        if self._upstream.main_is_gone(self._ready):
+            self._upstream.stop_watching()
+            self._be_orphaned()
+
+    def _take_note_of(self, came: set[int]) -> None:
         if signal.SIGINT in came:
             self._verdict_due = time.monotonic() + VERDICT
         for signum in came.intersection(_signals.ENDING):
             self._fail(_BOSS, SignalInterruptError(f"Signal {signum:d} was caught."))
-        if self._upstream.main_is_gone(self._ready):
-            self._upstream.stop_watching()
-            self._be_orphaned()
 
     def _be_orphaned(self) -> None:
         """Stop everything, since main is dead or has let go of us."""
@@ -167,7 +171,7 @@ class Listener:
         self._crew.stop(ORPHANED_GRACE)
 
     def _take_orders(self) -> None:
-        for frame in self._upstream.orders(self._ready):
+        for frame in self._upstream.orders(self._ready) if self._ready else ():
             self._news = True
             self._take_order(frame)
         if self._upstream.hung_up:
@@ -277,7 +281,9 @@ class Listener:
     @property
     def _deciding(self) -> bool:
         """Whether main has still to say what a Ctrl-C means."""
-        return time.monotonic() < self._verdict_due and not self._crew.stopping
+        if not self._verdict_due or self._crew.stopping:
+            return False
+        return time.monotonic() < self._verdict_due
 
     def _unless_main_decides(self, member: Member, note: Callable[[Member], None]) -> None:
         self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice

@@ -212,6 +212,8 @@ class ForkedProcess:
 
     def dispose(self) -> None:
         """Let go of it: one that has not ended within a moment is ended."""
+        if self.pid is None or self._exitcode is not None:
+            return
         for end in (self.terminate, self.kill):
             self.join(_MOMENT)
             if self.is_alive():

@@ -128,6 +128,11 @@ class Inbox:
         return came - {signal.SIGCHLD}
 
     @property
+    def any(self) -> bool:
+        """Whether a signal has come since the last time."""
+        return bool(self._came)
+
+    @property
     def quiet(self) -> bool:
         """Whether nothing has come that ends us."""
         return not self._came.intersection(ENDING)

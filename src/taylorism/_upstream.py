@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from taylorism import _channel, _process
 from taylorism._channel import Channel, ChannelClosed, Frame
@@ -56,7 +56,7 @@ class Upstream:
         if self._watch is not None:
             poller.register(self._watch, select.POLLIN)
 
-    def orders(self, ready: set[int]) -> Iterable[Frame]:
+    def orders(self, ready: Collection[int]) -> Iterable[Frame]:
         """Return what main has sent since the last time; `ready` are the descriptors that can be read."""
         inflow = self._channel.inflow
         if self.open and self._channel.fd in ready:
@@ -101,7 +101,7 @@ class Upstream:
         """Whether main has closed its end, which we have not noted yet."""
         return self.open and self._channel.inflow.ended
 
-    def main_is_gone(self, ready: set[int]) -> bool:
+    def main_is_gone(self, ready: Collection[int]) -> bool:
         """Whether main has died; `ready` are the descriptors that can be read."""
         if self._watch is not None:
             return self._watch in ready
@@ -131,9 +131,9 @@ class Upstream:
 
     def forget(self) -> None:
         """Close our descriptors in a child."""
-        self._channel.close()
-        if self._watch is not None:
-            os.close(self._watch)
+        for fd in (self._channel.fd, self._watch):
+            if fd is not None and fd >= 0:
+                os.close(fd)
 
 
 def _exists(pid: int) -> bool:
