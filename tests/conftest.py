@@ -16,6 +16,9 @@ import pytest
 # The tests of the real clients have an environment of their own: see tests/clients/run.py.
 collect_ignore = ["clients"]
 
+# What a shell runs in the background has SIGINT ignored, and Python then leaves it so. Here Ctrl-C counts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 #: seconds that what was just told to end has to be gone
 _PATIENCE = 2.0

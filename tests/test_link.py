@@ -367,7 +367,9 @@ def test_the_end_of_the_program_stops_what_was_not_told_to_end(monkeypatch):
     monkeypatch.setattr(_link, "_MARGIN", 0.01)
     with link_to(deaf) as link:
         link.finish()
-        assert link not in _link._alive and not link.process.is_alive()
+        assert link not in _link._alive
+        link.process.join(PATIENCE)
+        assert link.process.exitcode == -signal.SIGKILL
         link.finish()
         link.drop()
         link.close()

@@ -61,8 +61,8 @@ def test_the_names_of_the_schedulers(name):
 
 
 def test_the_names_of_util():
-    """One."""
-    assert importlib.import_module("taylorism.util").__all__ == ["SharedNumpyArray"]
+    """That of 1.1, and its error."""
+    assert importlib.import_module("taylorism.util").__all__ == ["SharedNumpyArray", "UnsharableError"]
 
 
 def test_the_names_of_the_examples():
@@ -247,7 +247,9 @@ def test_the_import_is_silent():
     assert python("import warnings; warnings.simplefilter('error'); import taylorism, taylorism.schedulers") == ""
 
 
-@pytest.mark.parametrize("module", ["numpy", "matplotlib", "psutil", "taylorism.examples", "taylorism._shared"])
+@pytest.mark.parametrize(
+    "module", ["numpy", "matplotlib", "psutil", "taylorism.examples", "taylorism._pages", "taylorism._shared"]
+)
 def test_the_import_does_not_load(module):
     """What is slow to import, or would compete with the classes of users, comes on demand."""
     assert python(f"import sys, taylorism, taylorism.schedulers; print({module!r} in sys.modules)") == "False\n"

@@ -1,30 +1,15 @@
-"""The shared array: its memory, its lock, and how it passes for an ndarray."""
+"""The shared array: what it keeps of the array that it is made of, and how it passes for an ndarray."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
-import faulthandler
 import gc
 import io
-import logging
-import multiprocessing
-import multiprocessing.context
 import operator
-import os
 import pickle
 import resource
-import signal
-import subprocess
-import sys
-import tempfile
-import textwrap
-import threading
-import time
-import traceback
 import warnings
-from pathlib import Path
 
 import footprints
 import numpy as np
@@ -33,109 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sharing import FORK, dies_poking, forked, same
 
-from taylorism import _shared
-from taylorism.util import SharedNumpyArray
-
-FORK = multiprocessing.get_context("fork")
-
-needs_robust = pytest.mark.skipif(_shared._pthread is None, reason="no robust locks here")
-
-
-# --------------------------------------------------------------------------------------------------
-# Other processes
-
-
-def _report(function, send):
-    try:
-        answer = True, function()
-    except BaseException:
-        answer = False, traceback.format_exc()
-    send.send(answer)
-
-
-def forked(function):
-    """Run a function in a forked child, and return what it returned there; fail if it failed."""
-    receive, send = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_report, args=(function, send))
-    child.start()
-    send.close()
-    try:
-        well, value = receive.recv() if receive.poll(30) else (False, "no answer")
-    except EOFError:
-        well, value = False, "died"
-    finally:
-        receive.close()
-        child.join(10)
-        child.close()
-    assert well, value
-    return value
-
-
-class Holder:
-    """A forked child that holds the lock of an array until it is told to let go, or is killed."""
-
-    def __init__(self, array):
-        self.ours, theirs = FORK.Pipe()
-        self.process = FORK.Process(target=self._hold, args=(array, theirs))
-        self.process.start()
-        theirs.close()
-        assert self.ours.poll(10)
-        assert self.ours.recv() == "held"
-
-    def _hold(self, array, theirs):
-        self.ours.close()
-        array.acquire()
-        theirs.send("held")
-        theirs.recv()
-        array.release()
-
-    def let_go(self):
-        self.ours.send("go")
-
-    def kill(self):
-        self.process.kill()
-        self.process.join(10)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.join(10)
-        self.process.close()
-        self.ours.close()
-
-
-def run_script(tmp_path: Path, text: str, *arguments: str) -> str:
-    """Run a script, warnings being errors, and return what it printed."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(text))
-    command = [sys.executable, "-W", "error", str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout
-
-
-def descriptors() -> set[str]:
-    """Return the numbers of the open descriptors, but that of this look."""
-    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
-
-
-def same(left, right) -> None:
-    """Check that two results are equal: type, dtype, values, masks."""
-    assert type(left) is type(right)
-    if isinstance(left, tuple):
-        for one, other in zip(left, right, strict=True):
-            same(one, other)
-    elif isinstance(left, np.ma.MaskedArray):
-        assert left.dtype == right.dtype
-        np.testing.assert_array_equal(np.ma.getmaskarray(left), np.ma.getmaskarray(right))
-        np.testing.assert_array_equal(left.filled(), right.filled())
-    else:
-        np.testing.assert_array_equal(left, right)
-        assert np.asarray(left).dtype == np.asarray(right).dtype
-
+from taylorism._errors import TaylorismError
+from taylorism._segments import by_handle
+from taylorism.util import SharedNumpyArray, UnsharableError
 
 # --------------------------------------------------------------------------------------------------
 # What is shared
@@ -163,8 +50,11 @@ def test_the_copy_is_independent_of_the_original():
 
 
 DTYPES = [*"?bBhHiIlLqQefdgFDG", "M8[D]", "M8[ns]", "m8[s]", "S5", "U7", "V6"]
+
 DTYPES += [">f8", "<f8", ">i4", ">U3", ">c16", ">M8[s]"]
+
 RECORD = np.dtype([("name", "S4"), ("level", ">i2"), ("value", "f8", (2,))])
+
 GAPS = np.dtype([("a", "i1"), ("b", "f8")], align=True)
 
 
@@ -199,6 +89,7 @@ ANY_DTYPE = st.one_of(
     hnp.unicode_string_dtypes(),
     hnp.array_dtypes(allow_subarrays=True),
 )
+
 ANY_ARRAY = ANY_DTYPE.flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
 )
@@ -248,9 +139,13 @@ def test_any_masked_array_comes_out_as_it_went_in(source, data):
 )
 def test_objects_are_refused(source):
     """An array of Python objects is refused, with the advice to convert it."""
-    with pytest.raises(TypeError, match=r"cannot be shared.*array\.astype\(float\)") as caught:
+    with pytest.raises(UnsharableError, match=r"cannot be shared.*array\.astype\(float\)") as caught:
         SharedNumpyArray(source)
-    assert isinstance(caught.value, NotImplementedError)  # what 1.1 raised
+    # The last is what 1.1 raised; a worker's error must be it in main, too.
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert type(error) is UnsharableError
+        assert all(isinstance(error, kind) for kind in (TaylorismError, TypeError, NotImplementedError))
+        assert str(error) == str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"), reason="old")
@@ -298,17 +193,6 @@ def test_a_scalar_is_written_by_a_child():
     array = SharedNumpyArray(np.array(1))
     forked(lambda: operator.setitem(array, (), 9))
     assert int(array) == 9 == array[()]
-
-
-@pytest.mark.parametrize("nbytes", [2**21 - 8, 2**21, 5 * 2**20 + 24])
-def test_arrays_of_huge_pages(nbytes):
-    """The values are right where memory is gathered into huge pages, and where it is not."""
-    source = np.arange(nbytes // 8, dtype=float)
-    array = SharedNumpyArray(source)
-    np.testing.assert_array_equal(array[...], source)
-    np.testing.assert_array_equal(SharedNumpyArray(array, readonly=True)[...], source)
-    forked(lambda: operator.setitem(array, slice(None), -source))
-    np.testing.assert_array_equal(array[...], -source)
 
 
 def test_views_outlive_the_handle():
@@ -404,23 +288,6 @@ def test_functions_of_masked_arrays():
 
 # --------------------------------------------------------------------------------------------------
 # Read-only arrays
-
-
-def _poke(array):
-    """Write the first byte of an array behind the back of numpy."""
-    faulthandler.disable()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.memset(array.ctypes.data, 1, 1)
-
-
-def dies_poking(array) -> bool:
-    """Say whether a child is killed that writes through a pointer."""
-    child = FORK.Process(target=_poke, args=(array,))
-    child.start()
-    child.join(10)
-    code = child.exitcode
-    child.close()
-    return code == -signal.SIGSEGV
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
@@ -534,35 +401,6 @@ def test_an_array_of_multiprocessing_is_seen_in_its_own_dtype(kind, dtype):
     assert forked(look) == (np.dtype(dtype), shape, True, True, True, True)
 
 
-def test_multiprocessing_and_workers_see_each_others_writes():
-    """A child's write through the one is seen through the other."""
-
-    def look():
-        source = FORK.Array("i", [1, 2, 3])
-        array = SharedNumpyArray(source)
-        forked(lambda: operator.setitem(array, 1, 20))
-        forked(lambda: operator.setitem(source, 2, 30))
-        with source.get_lock():
-            taken = forked(lambda: array.acquire(False))
-        return list(source), array.tolist(), taken
-
-    assert forked(look) == ([1, 20, 30], [1, 20, 30], False)
-
-
-def test_an_array_without_a_lock_gets_one():
-    """A RawArray is shared too, and all handles on it have one lock, which processes share."""
-
-    def look():
-        source = multiprocessing.RawArray("d", [1, 2])
-        array, again = SharedNumpyArray(source), SharedNumpyArray(source)
-        forked(lambda: operator.setitem(array, 0, 5))
-        with again.get_lock():
-            taken = forked(lambda: array.acquire(False))
-        return list(source), taken, array.get_lock() is again.get_lock()
-
-    assert forked(look) == ([5, 2], False, True)
-
-
 def test_empty_and_readonly_arrays_of_multiprocessing():
     """They may have no element; read-only ones are refused by numpy."""
 
@@ -577,496 +415,7 @@ def test_empty_and_readonly_arrays_of_multiprocessing():
 
 
 # --------------------------------------------------------------------------------------------------
-# The lock
-
-
-def test_the_lock_excludes_other_processes():
-    """Increments of one element by four processes at a time are not lost."""
-    array = SharedNumpyArray(np.zeros(1, int))
-
-    def increment():
-        for _ in range(300):
-            with array.get_lock():
-                array[0] += 1
-
-    children = [FORK.Process(target=increment) for _ in range(4)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(30)
-        child.close()
-    assert array[0] == 1200
-
-
-def test_the_lock_excludes_other_threads():
-    """Another thread of the process does not get it, nor can it release it."""
-    array = SharedNumpyArray(np.zeros(1))
-    outcome = []
-
-    def other():
-        outcome.append(array.acquire(False))
-        try:
-            array.release()
-        except AssertionError:
-            outcome.append("refused")
-
-    with array.get_lock():
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-    assert outcome == [False, "refused"]
-
-
-def test_the_lock_is_recursive():
-    """Who has it gets it again, and others get it when it was released as often."""
-    array = SharedNumpyArray(np.zeros(1))
-    assert array.acquire()
-    assert array.acquire(True, 1)
-    assert array.get_lock().acquire(block=False)
-    array.release()
-    array.release()
-    assert not forked(lambda: array.acquire(False))
-    array.release()
-    assert forked(lambda: array.acquire(False))
-    with pytest.raises(AssertionError, match="does not hold"):
-        array.release()
-
-
-def test_a_child_does_not_own_what_its_parent_holds():
-    """A forked child neither has the lock that its parent had at the fork, nor can it release it."""
-    array = SharedNumpyArray(np.zeros(1))
-
-    def look():
-        with pytest.raises(AssertionError):
-            array.release()
-        return array.acquire(timeout=0.02)
-
-    with array.get_lock():
-        assert forked(look) is False
-    assert forked(look_and_take(array)) is True
-
-
-def look_and_take(array):
-    """Return a function that takes and releases the lock."""
-
-    def look():
-        with array.get_lock() as taken:
-            return taken
-
-    return look
-
-
-@pytest.mark.parametrize("timeout", [-1, 0, 0.02])
-def test_waiting_has_an_end(timeout):
-    """A timeout is kept, a negative one is none at all; without blocking it is not looked at."""
-    array = SharedNumpyArray(np.zeros(1))
-    with Holder(array) as holder:
-        assert array.acquire(timeout=timeout) is False
-        assert array.acquire(False, 1000) is False
-        holder.let_go()
-        assert array.acquire(timeout=20) is True
-    array.release()
-
-
-def test_who_waits_gets_it():
-    """A waiting process goes on when the holder releases the lock, without a timeout too."""
-    array = SharedNumpyArray(np.zeros(1))
-    with Holder(array) as holder:
-        threading.Timer(0.05, holder.let_go).start()
-        assert array.acquire()
-        array.release()
-
-
-@needs_robust
-def test_a_dead_holder_does_not_keep_the_lock(caplog):
-    """After the SIGKILL of the holder the next one gets the lock, is told so once, and can go on."""
-    array = SharedNumpyArray(np.zeros(3))
-    with Holder(array) as holder, caplog.at_level(logging.WARNING, logger="taylorism"):
-        holder.kill()
-        assert array.acquire(timeout=20)
-        assert "half written" in caplog.text
-        assert "float64 (3,)" in caplog.text
-        caplog.clear()
-        array.release()
-        assert forked(look_and_take(array))
-        assert array.acquire(timeout=20)
-        array.release()
-    assert not caplog.records
-
-
-@needs_robust
-def test_who_waits_for_a_dying_holder_gets_the_lock(caplog):
-    """The death of the holder wakes who is waiting already."""
-    array = SharedNumpyArray(np.zeros(3))
-    with Holder(array) as holder:
-        threading.Timer(0.05, holder.process.kill).start()
-        assert array.acquire(timeout=20)
-        array.release()
-    assert "half written" in caplog.text
-
-
-@needs_robust
-def test_a_dead_thread_does_not_keep_the_lock(caplog):
-    """A thread that ends with the lock has lost it, to another thread of the process too."""
-    array = SharedNumpyArray(np.zeros(1))
-    for _ in range(3):  # later threads may have the identifier of earlier ones
-        thread = threading.Thread(target=array.acquire)
-        thread.start()
-        thread.join()
-    assert len(caplog.records) == 2
-    assert array.acquire(timeout=20)
-    array.release()
-    assert len(caplog.records) == 3
-
-
-class Interruption(Exception):
-    """What a signal handler of the tests throws."""
-
-
-def _interrupt(*_):
-    raise Interruption
-
-
-def test_waiting_can_be_interrupted():
-    """A signal handler runs while the lock is waited for, and what it raises comes out."""
-    array = SharedNumpyArray(np.zeros(1))
-
-    def wait():
-        signal.signal(signal.SIGALRM, _interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(Interruption):
-            array.acquire()
-        return array.acquire(False)
-
-    with Holder(array):
-        assert forked(wait) is False
-
-
-class Interrupting:
-    """The thread library, with a signal handler that throws after the mutex was taken."""
-
-    def __init__(self, library, name):
-        self.library, self.name = library, name
-
-    def __getattr__(self, name):
-        function = getattr(self.library, name)
-        if name != self.name:
-            return function
-
-        def interrupted(*arguments):
-            self.name = ""
-            function(*arguments)
-            raise Interruption
-
-        return interrupted
-
-
-@needs_robust
-@pytest.mark.parametrize("died", [False, True], ids=["released", "died"])
-def test_an_interruption_leaves_no_lock_behind(died):
-    """If a signal strikes between the taking and the noting, the lock is free afterwards."""
-    array = SharedNumpyArray(np.zeros(1))
-    lock = array.get_lock()
-    if died:
-        with Holder(array) as holder:
-            holder.kill()
-    lock._pthread = Interrupting(lock._pthread, "trylock")
-    with pytest.raises(Interruption):
-        lock.acquire()
-    assert forked(look_and_take(array)) is True
-    with pytest.raises(AssertionError):
-        lock.release()
-    assert lock.acquire(False)
-    lock.release()
-
-
-@needs_robust
-def test_an_interruption_does_not_take_anothers_lock():
-    """If a signal strikes who waits, the lock stays with who has it, a thread of the process too."""
-    array = SharedNumpyArray(np.zeros(1))
-    lock = array.get_lock()
-    taken, done = threading.Event(), threading.Event()
-    outcome = []
-
-    def hold():
-        with lock:
-            taken.set()
-            done.wait(10)
-            outcome.append(forked(lambda: lock.acquire(False)))
-        outcome.append("released")
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait(10)
-    lock._pthread = Interrupting(lock._pthread, "wait_until")
-    with pytest.raises(Interruption):
-        lock.acquire()
-    done.set()
-    thread.join()
-    assert outcome == [False, "released"]
-
-
-@needs_robust
-def test_a_lock_that_was_lost_track_of_is_found_again():
-    """What the library knows to be ours already is ours: it does not deadlock."""
-    lock = SharedNumpyArray(np.zeros(1)).get_lock()
-    assert lock._pthread.trylock(lock._mutex) == 0
-    assert lock.acquire(timeout=20)
-    lock.release()
-    assert lock.acquire(False)
-    lock.release()
-
-
-@needs_robust
-def test_a_held_lock_outlives_its_array():
-    """An array dropped with its lock held does not tear the lock from under the C library."""
-
-    def look():
-        for _ in range(3):
-            SharedNumpyArray(np.zeros(1)).acquire()
-            gc.collect()
-            with SharedNumpyArray(np.zeros(1)).get_lock():
-                pass
-        return len(_shared._held)
-
-    assert forked(look) == 3
-
-
-def test_the_lock_alone_is_enough():
-    """A lock works after its array is gone, and shows whether it is held."""
-    lock = SharedNumpyArray(np.zeros(1)).get_lock()
-    gc.collect()
-    with lock:
-        assert ", held" in repr(lock) or _shared._pthread is None
-        assert not forked(lambda: lock.acquire(False))
-    assert ", held" not in repr(lock)
-
-
-@needs_robust
-def test_a_lock_is_not_pickled():
-    """The array is, which has the lock."""
-    with pytest.raises(TypeError, match="pass the shared array"):
-        pickle.dumps(SharedNumpyArray(np.zeros(1)).get_lock())
-
-
-@needs_robust
-def test_without_clocklock_the_wall_clock_is_used(monkeypatch):
-    """A C library that cannot wait by the steady clock waits by the other."""
-
-    class Old:
-        pthread_mutex_timedlock = _shared._libc.pthread_mutex_timedlock
-
-    monkeypatch.setattr(_shared, "_libc", Old)
-    library = _shared._Pthread()
-    monkeypatch.undo()
-    assert library.now is time.time
-    array = SharedNumpyArray(np.zeros(1))
-    array.get_lock()._pthread = library
-    with Holder(array) as holder:
-        assert not array.acquire(timeout=0.02)
-        holder.let_go()
-        assert array.acquire(timeout=20)
-    array.release()
-
-
-def test_where_there_are_no_robust_locks(tmp_path):
-    """There the lock is that of multiprocessing, which forked and spawned processes share."""
-    text = """
-        import multiprocessing
-        import numpy
-        from taylorism import _shared
-        _shared._pthread = None
-
-        def work(array):
-            with array.get_lock():
-                array[0] += 1
-
-        def look(array):
-            array[1] = array.acquire(False)
-
-        if __name__ == "__main__":
-            array = _shared.SharedNumpyArray(numpy.zeros(2))
-            for start_method in ("fork", "spawn"):
-                context = multiprocessing.get_context(start_method)
-                for target in (work, look):
-                    child = context.Process(target=target, args=(array,))
-                    with array.get_lock() if target is look else open("/dev/null"):
-                        child.start()
-                        child.join()
-            print(type(array.get_lock()).__name__, array.tolist())
-    """
-    assert run_script(tmp_path, text) == "RLock [2.0, 0.0]\n"
-
-
-# --------------------------------------------------------------------------------------------------
-# What is left behind, and what is not there
-
-
-def test_nothing_is_left():
-    """Arrays have no name while they live, and no descriptor and no mapping after they are gone."""
-    before, segments = descriptors(), os.listdir("/dev/shm")
-    arrays = [SharedNumpyArray(np.ones((50, 7))) for _ in range(20)]
-    arrays += [SharedNumpyArray(np.ma.ones(3), readonly=True), SharedNumpyArray(arrays[0])]
-    for array in arrays:
-        with array.get_lock():
-            pass
-    assert os.listdir("/dev/shm") == segments
-    assert len(descriptors() - before) <= len(arrays)
-    assert len(mappings()) >= len(arrays)
-    del arrays, array
-    gc.collect()
-    assert descriptors() == before
-    assert mappings() == []
-
-
-def mappings() -> list[str]:
-    """Return the mapped memory of shared arrays."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return [line for line in lines if "memfd:taylorism" in line]
-
-
-def test_no_helper_is_started(tmp_path):
-    """Arrays and locks, and children that use them, start no resource tracker."""
-    text = """
-        import multiprocessing
-        from multiprocessing import resource_tracker
-        import numpy
-        import psutil
-        from taylorism.util import SharedNumpyArray
-
-        def work():
-            with array.get_lock():
-                array[0] += 1
-
-        array = SharedNumpyArray(numpy.zeros(1))
-        child = multiprocessing.get_context("fork").Process(target=work)
-        child.start()
-        child.join()
-        print(array[0], psutil.Process().children(), resource_tracker._resource_tracker._fd)
-    """
-    assert run_script(tmp_path, text) == "1.0 [] None\n"
-
-
-def test_many_arrays_and_few_descriptors():
-    """Arrays leave half of the descriptors to the program, and are shared and protected all the same."""
-
-    def look():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        before = descriptors()
-        arrays = [SharedNumpyArray(np.full(3, float(n))) for n in range(100)]
-        assert max(map(int, descriptors() - before)) < 32
-        last = SharedNumpyArray(arrays[-1], readonly=True)
-        forked(lambda: operator.setitem(arrays[-1], 0, -1))
-        assert dies_poking(last)
-        with arrays[-1].get_lock():
-            assert not forked(lambda: last.acquire(False))
-        return last.tolist(), sum(float(array[1]) for array in arrays)
-
-    assert forked(look) == ([-1, 99, 99], 4950)
-
-
-def test_no_descriptor_at_all():
-    """With every descriptor in use an array is made without one."""
-
-    def look():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        with contextlib.suppress(OSError):
-            while True:
-                os.dup(0)
-        array = SharedNumpyArray(np.arange(3.0))
-        with pytest.raises(RuntimeError, match="ulimit -n"):
-            pickle_as_spawning(array)
-        return array.tolist()
-
-    assert forked(look) == [0, 1, 2]
-
-
-def pickle_as_spawning(array):
-    """Pickle as multiprocessing does while it spawns a process."""
-    multiprocessing.context.set_spawning_popen(object())
-    try:
-        return pickle.dumps(array)
-    finally:
-        multiprocessing.context.set_spawning_popen(None)
-
-
-def test_a_file_too_long_is_no_obstacle():
-    """Under a limit on the length of files an array is made without one."""
-
-    def look():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
-        array = SharedNumpyArray(np.arange(5000.0))
-        return float(array.sum())
-
-    assert forked(look) == 12497500
-
-
-def test_closed_standard_streams():
-    """The descriptor of an array is never 0, 1 or 2, which a child would take for its streams."""
-
-    def look():
-        for descriptor in (0, 1, 2):
-            os.close(descriptor)
-        before = descriptors()
-        array = SharedNumpyArray(np.arange(3.0))
-        return min(map(int, descriptors() - before)) > 2, array.tolist()
-
-    assert forked(look) == (True, [0, 1, 2])
-
-
-def test_a_descriptor_closed_by_others_is_left_alone():
-    """If the program closes all descriptors, the number, another's by then, is not closed."""
-
-    def look():
-        array = SharedNumpyArray(np.arange(3.0))
-        number = array._memory.descriptor
-        os.close(number)
-        with open(os.devnull) as file:
-            os.dup2(file.fileno(), number)
-            values = array.tolist()
-            with pytest.raises(RuntimeError, match="no descriptor left"):
-                pickle_as_spawning(array)
-            del array
-            gc.collect()
-            return values, os.fstat(number).st_rdev == os.fstat(file.fileno()).st_rdev
-
-    assert forked(look) == ([0, 1, 2], True)
-
-
-def test_where_there_is_no_memfd(monkeypatch, tmp_path):
-    """There it is a temporary file, which has no name any more."""
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    array = SharedNumpyArray(np.arange(3.0))
-    forked(lambda: operator.setitem(array, 0, 5))
-    assert array.tolist() == [5, 1, 2]
-    assert list(tmp_path.iterdir()) == []
-    assert dies_poking(SharedNumpyArray(array, readonly=True))
-
-
-def test_where_there_are_no_huge_pages(monkeypatch):
-    """A system that does not tell the size of its huge pages gets ordinary ones."""
-    monkeypatch.setattr(_shared, "_HUGE", 0)
-    array = SharedNumpyArray(np.arange(2.0**18 + 1))
-    assert array[-1] == 2**18
-
-
-def test_memory_that_cannot_be_had():
-    """An array larger than the memory that may be used is a MemoryError that says how large."""
-
-    def look():
-        source = np.broadcast_to(np.float64(0), (2**27,))
-        used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
-        with pytest.raises(MemoryError, match=r"1024\.0 MiB of shared memory"):
-            SharedNumpyArray(source)
-        return descriptors()
-
-    assert forked(look) == forked(descriptors)
-
-
-# --------------------------------------------------------------------------------------------------
-# Copies, pickles, spawned processes
+# Copies and pickles
 
 
 def test_a_copy_is_a_private_array():
@@ -1086,152 +435,6 @@ def test_a_pickle_has_the_values(protocol):
         for readonly in (False, True):
             array = SharedNumpyArray(source, readonly=readonly)
             same(pickle.loads(pickle.dumps(array, protocol)), source)
-
-
-def test_by_handle_it_is_the_same_memory():
-    """Within by_handle copies are the array itself, and pickles are handles, in children too."""
-    source = np.ma.array([[1.0, 2.0], [3.0, 4.0]], mask=[[0, 1], [0, 0]], fill_value=-3)
-    array = SharedNumpyArray(source.copy(order="F"))
-    with _shared.by_handle():
-        assert copy.copy(array) is array is copy.deepcopy([array])[0]
-        data = pickle.dumps([array, SharedNumpyArray(array, readonly=True)])
-        with _shared.by_handle():
-            pass
-        assert len(pickle.dumps(SharedNumpyArray(np.zeros(10000)))) < 1000
-    assert len(pickle.dumps(SharedNumpyArray(np.zeros(10000)))) > 80000
-
-    def work():
-        ours, readonly = pickle.loads(data)
-        ours[0, 1] = 9
-        ours[1, 1] = np.ma.masked
-        return (
-            readonly.flags.writeable,
-            readonly.flags.f_contiguous,
-            hash(ours) == hash(array),
-            ours.fill_value,
-            ours.get_lock() is array.get_lock(),
-        )
-
-    assert forked(work) == (False, True, True, -3, True)
-    assert array.filled().tolist() == [[1, 9], [3, -3]]
-
-
-def test_memory_is_mapped_once(monkeypatch):
-    """A process that is handed memory that it has uses what it has, and closes what it was handed."""
-    array = SharedNumpyArray(np.zeros(3))
-    memory, handed = array._memory, []
-
-    class Handed:
-        def __init__(self, number):
-            handed.append(number)
-
-        def detach(self):
-            return handed[-1]
-
-    monkeypatch.setattr(_shared.reduction, "DupFd", Handed)
-    for number in (memory.descriptor, os.dup(memory.descriptor)):
-        with monkeypatch.context() as patch:
-            patch.setattr(memory, "descriptor", number)
-            attach, arguments = memory.__reduce__()
-        assert attach(*arguments) is memory
-    assert str(memory.descriptor) in descriptors()
-    assert str(handed[1]) not in descriptors()
-
-
-def test_handles_are_of_one_thread():
-    """Other threads go on pickling values."""
-    array = SharedNumpyArray(np.zeros(10000))
-    sizes = []
-    with _shared.by_handle():
-        thread = threading.Thread(target=lambda: sizes.append(len(pickle.dumps(array))))
-        thread.start()
-        thread.join()
-    assert sizes[0] > 80000
-
-
-def test_a_handle_on_nothing():
-    """A handle on memory that this process does not have is an error that says what to do."""
-    with _shared.by_handle():
-        data = pickle.dumps(SharedNumpyArray(np.zeros(3)))
-    gc.collect()
-    with pytest.raises(RuntimeError, match="before the Boss"):
-        pickle.loads(data)
-
-
-def test_handles_on_arrays_of_multiprocessing():
-    """They are found as well."""
-
-    def look():
-        array = SharedNumpyArray(FORK.Array("i", [1, 2]))
-        with _shared.by_handle():
-            again = pickle.loads(pickle.dumps(array))
-        again[0] = 5
-        return array.tolist(), again.get_lock() is array.get_lock()
-
-    assert forked(look) == ([5, 2], True)
-
-
-SPAWNING = """
-    import logging
-    import multiprocessing
-    import os
-    import signal
-    import sys
-
-    import numpy as np
-
-    from taylorism.util import SharedNumpyArray
-
-    def work(number, array, again, masked, readonly, borrowed, raw):
-        assert hash(array) == number
-        assert again.get_lock() is array.get_lock() is readonly.get_lock()
-        assert not array.acquire(False)   # main holds it
-        assert array.flags.f_contiguous and array.dtype == ">f4"
-        array[0, 1] = 5
-        again[1, 0] = 6
-        masked[0] = np.ma.masked
-        assert masked.hardmask and masked.fill_value == -9
-        try:
-            readonly[0, 0] = 1
-        except ValueError:
-            borrowed[1] = readonly[0, 1]
-        with raw.get_lock(), borrowed.get_lock():
-            raw[0] += 1
-        assert not os.get_inheritable(array._memory.descriptor)
-        masked.acquire()
-        sys.stdout.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def main(context):
-        array = SharedNumpyArray(np.zeros((2, 2), ">f4", order="F"))
-        masked = SharedNumpyArray(np.ma.array([1, 2], mask=[0, 1], hard_mask=True, fill_value=-9))
-        readonly = SharedNumpyArray(array, readonly=True)
-        borrowed = SharedNumpyArray(context.Array("d", 2))
-        raw = SharedNumpyArray(context.RawArray("i", 2))
-        arguments = hash(array), array, array, masked, readonly, borrowed, raw
-        child = context.Process(target=work, args=arguments)
-        with array.get_lock():
-            child.start()
-            child.join()
-        print(child.exitcode, array.tolist(), masked.mask.tolist(), borrowed.tolist(), raw.tolist())
-        logger = logging.getLogger("taylorism")
-        logger.addHandler(logging.StreamHandler(sys.stdout))
-        logger.propagate = False
-        print(masked.acquire(timeout=20))
-
-    if __name__ == "__main__":
-        main(multiprocessing.get_context(sys.argv[1]))
-"""
-
-
-@needs_robust
-@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_a_spawned_process_is_handed_the_memory(tmp_path, start_method):
-    """It has the same memory, masks and locks, by handle; and its death with a lock is told."""
-    lines = run_script(tmp_path, SPAWNING, start_method).splitlines()
-    assert lines[0] == "-9 [[0.0, 5.0], [6.0, 0.0]] [True, True] [0.0, 5.0] [1, 0]"
-    assert "half written" in lines[1]
-    assert lines[2] == "True"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1256,6 +459,7 @@ BINARY = [
     "rshift",
     "matmul",
 ]
+
 IN_PLACE = [
     "iadd",
     "isub",
@@ -1270,8 +474,11 @@ IN_PLACE = [
     "irshift",
     "imatmul",
 ]
+
 INTEGERS = np.array([[5, 3, 2], [2, 7, 1], [1, 2, 9]])
+
 SMALL = np.array([[1, 2, 1], [2, 1, 2], [1, 1, 1]])
+
 MASKED = np.ma.array(INTEGERS, mask=[[0, 1, 0], [0, 0, 0], [1, 0, 0]])
 
 
@@ -1620,7 +827,7 @@ def test_as_the_type_of_a_footprint_attribute(source):
     found.array[...] = 3
     assert forked(lambda: bool((found.array[...] == 3).all()))
     same(found.footprint_as_dict()["array"], array[...])
-    with _shared.by_handle():
+    with by_handle():
         assert found.footprint_as_dict()["array"] is array
     assert found.footprint_export()["kind"] == "shareduser"
     found.array = SharedNumpyArray(np.ones(2))

@@ -7,7 +7,8 @@ A map of the package; each module says in its first line to which kind of proces
             _results  <======            _upstream  schedulers  <=====
 
       carried from one to another: _messages, over _channel
-      of all: _errors  _signals  _process  _instructions    leaves: _tree  _streams  _cpus  _memory  _shared
+      of all: _errors  _signals  _process  _instructions    leaves: _tree  _streams  _cpus  _memory
+      on demand: util, which is _shared, over _segments  _robust  _pages
 
 `docs/design.md` says why it is so.
 """

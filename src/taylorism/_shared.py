@@ -1,59 +1,32 @@
-"""
-World: none, a leaf; the one module that imports numpy. Arrays in memory that all processes share.
+"""Door, any process: arrays in memory that all processes share, laid over it by numpy.
 
-From the bottom up::
-
-    _Mapping            some pages, mapped; what numpy arrays are laid over
-    RobustLock          a lock that lives in such pages, and outlives its holder
-    _Memory             a file without a name: the bytes, then one page for the lock
-    _Borrowed           the same, for memory that multiprocessing made
-    SharedNumpyArray    a handle on one of them, which looks like the ndarray laid over it
-
-Rules of this file:
-
-* Memory is mapped shared before the fork, and inherited. It has no name, so nothing can be left
-  behind however anybody dies, and no resource tracker is started.
-* The descriptor is kept only because ``spawn`` and ``forkserver`` need one to hand the memory over.
-* The control plane of taylorism never takes a lock of this file.
+A `SharedNumpyArray` is a handle on memory of `_segments`, which looks like the ndarray laid over it.
+How it lies there is a `_Layout`, which travels with the handle.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
-import errno
-import fcntl
-import logging
 import math
-import mmap
-import multiprocessing
 import operator
-import os
-import resource
-import sys
-import tempfile
-import threading
-import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from multiprocessing import context, reduction, sharedctypes
-from types import TracebackType
+from multiprocessing import context
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RobustLock", "SharedNumpyArray", "UnsharableError", "by_handle"]
+from taylorism._errors import TaylorismError
+from taylorism._segments import Memory, borrow, ctypes_array, in_handles, is_multiprocessing
 
-logger = logging.getLogger("taylorism")
+__all__ = ["SharedNumpyArray", "UnsharableError"]
 
-_PAGE = mmap.PAGESIZE
 _ALIGNMENT = 64  # bytes, of the mask that follows the data: a cache line, and any dtype's alignment
 
 
-class UnsharableError(TypeError, NotImplementedError):
+class UnsharableError(TaylorismError, TypeError, NotImplementedError):
     """
     These elements cannot be shared between processes.
 
@@ -62,718 +35,10 @@ class UnsharableError(TypeError, NotImplementedError):
     `NotImplementedError` too, because that is what taylorism 1.1 raised.
     """
 
+    __module__ = "taylorism.util"
 
-# --- The C library --------------------------------------------------------------------------------
 
-
-class _Timespec(ctypes.Structure):
-    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
-
-
-# Python's own mmap module was tried first: until 3.13 each of its objects keeps a second
-# descriptor, which it does not show, and it can neither be protected afterwards nor be mapped a
-# second time.
-_libc: Any = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def _check_mapped(address: int | None, size: int) -> int:
-    """Return what mmap or mremap returned, or raise what went wrong."""
-    if address is not None and address != ctypes.c_void_p(-1).value:
-        return address
-    code = ctypes.get_errno()
-    text = f"cannot map {size / 2**20:.1f} MiB of shared memory: {os.strerror(code)}"
-    raise MemoryError(text) if code == errno.ENOMEM else OSError(code, text)
-
-
-def _huge_page() -> int:
-    """Return the size of a huge page, in bytes; 0 where there are none, as far as we can know."""
-    try:
-        with open("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 0
-
-
-_HUGE = _huge_page()
-_MADV_COLLAPSE = 25  # Linux 6.1; Python's mmap module does not know it yet
-
-
-def _place_for(size: int) -> int | None:
-    """Return an address where huge pages fit, for mmap to begin at if it can."""
-    if not 0 < _HUGE <= size:
-        return None
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    address = _check_mapped(_libc.mmap(None, size + _HUGE, 0, flags, -1, 0), size)
-    _libc.munmap(address, size + _HUGE)
-    return -(-address // _HUGE) * _HUGE
-
-
-class _Mapping:
-    """
-    Pages of a file mapped into this process, for as long as this object or an array over it lives.
-
-    Parameters
-    ----------
-    address : int
-        Where they were mapped.
-    size : int
-        How many bytes.
-    writable : bool
-        Whether the pages may be written.
-    """
-
-    __slots__ = ("__array_interface__", "__weakref__", "address", "size")
-
-    def __init__(self, address: int, size: int, writable: bool) -> None:
-        self.address = address
-        self.size = size
-        self._describe(writable)
-        # Not at exit, when other exit handlers and threads may still use it: the kernel does it.
-        weakref.finalize(self, _libc.munmap, address, size).atexit = False
-
-    @classmethod
-    def of(cls, descriptor: int, offset: int, size: int) -> _Mapping:
-        """Map `size` bytes of a file from `offset` on, or new memory if the descriptor is -1."""
-        flags = mmap.MAP_SHARED if descriptor >= 0 else mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
-        offset = offset if descriptor >= 0 else 0
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
-        address = _libc.mmap(_place_for(size), size, protection, flags, descriptor, offset)
-        return cls(_check_mapped(address, size), size, writable=True)
-
-    def _describe(self, writable: bool) -> None:
-        # numpy keeps this object alive as the base of the arrays that it makes of this description.
-        # It is no writable buffer, so that nobody can set `flags.writeable` of a read-only array
-        # back to True.
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": (self.size,),
-            "typestr": "|u1",
-            "data": (self.address, not writable),
-        }
-
-    def raw(self) -> NDArray[np.uint8]:
-        """Return the bytes, as an array that keeps the pages mapped."""
-        return np.asarray(self)
-
-    def gather(self) -> None:
-        """
-        Put new memory into huge pages, as numpy does with its own arrays, if the system lets us.
-
-        With small ones a sum takes half as long again (100 MiB, measured: 5.0 ms, not 3.3), and so
-        does every first look of a worker at the array (16 ms, not 4). To ask for huge pages is not
-        enough: by default Linux gives none to shared memory. It does when asked to collapse pages
-        that exist, hence one byte is written in each. That also makes the first copy six times
-        faster, 13 ms instead of 75. It fails before Linux 6.1, and where memory is in pieces.
-        """
-        whole = self.size // _HUGE * _HUGE if _HUGE else 0
-        if whole:
-            _libc.madvise(self.address, whole, getattr(mmap, "MADV_HUGEPAGE", 14))
-            self.raw()[:whole:_HUGE] = 0
-            _libc.madvise(self.address, whole, _MADV_COLLAPSE)
-
-    def freeze(self) -> None:
-        """Make the pages read-only in this process: a write, through a pointer too, is a fault."""
-        if _libc.mprotect(self.address, self.size, mmap.PROT_READ):
-            code = ctypes.get_errno()
-            raise OSError(code, f"cannot protect shared memory: {os.strerror(code)}")
-        self._describe(writable=False)
-
-    def twin(self, descriptor: int) -> _Mapping:
-        """Map the same pages, with which the file begins, once more."""
-        if descriptor >= 0:
-            return _Mapping.of(descriptor, 0, self.size)
-        # Linux: an old size of 0 leaves the old mapping in place. 1 is MREMAP_MAYMOVE.
-        remap = _libc.mremap
-        remap.restype = ctypes.c_void_p
-        remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
-        address = remap(self.address, 0, self.size, 1)
-        return _Mapping(_check_mapped(address, self.size), self.size, writable=True)
-
-
-# --- The lock -------------------------------------------------------------------------------------
-
-
-class _Pthread:
-    """
-    The functions of the thread library that a `RobustLock` needs.
-
-    `AttributeError` is raised where one is missing. The numbers are those of Linux, with glibc and
-    with musl; the sizes are upper bounds, since a mutex is 24 to 64 bytes long there, and only the
-    library looks inside.
-    """
-
-    PROCESS_SHARED = ROBUST = 1
-    ERROR_CHECK = 2
-    MUTEX_BYTES = 256
-    ATTRIBUTE_BYTES = 64
-
-    def __init__(self) -> None:
-        if not sys.platform.startswith("linux"):
-            raise AttributeError("robust mutexes are trusted on Linux only")
-        # What never blocks goes through PyDLL, which keeps the interpreter's lock: twice as fast.
-        quick: Any = ctypes.PyDLL(None)
-        self.trylock = self._taking(quick.pthread_mutex_trylock)
-        self.unlock = self._taking(quick.pthread_mutex_unlock)
-        self.consistent = self._taking(quick.pthread_mutex_consistent)
-        self._library = quick
-        for name in ("init", "setpshared", "setrobust", "settype", "destroy"):
-            getattr(quick, f"pthread_mutexattr_{name}")
-        self.now, self.wait_until = self._waiting()
-
-    @staticmethod
-    def _taking(function: Any, *more: Any) -> Any:
-        function.argtypes = [ctypes.c_void_p, *more]
-        return function
-
-    def _waiting(self) -> tuple[Callable[[], float], Callable[[Any, Any], int]]:
-        """Return the clock to wait by, and the function that waits for a mutex until then."""
-        moment = ctypes.POINTER(_Timespec)
-        try:
-            wait = self._taking(_libc.pthread_mutex_clocklock, ctypes.c_int, moment)
-        except AttributeError:
-            # glibc before 2.30, and musl: the wall clock, which may jump. The slices are short.
-            return time.time, self._taking(_libc.pthread_mutex_timedlock, moment)
-        return time.monotonic, lambda mutex, until: wait(mutex, time.CLOCK_MONOTONIC, until)
-
-    def initialise(self, mutex: Any) -> None:
-        """Write a new mutex, shared, robust, and which knows its owner, at an address."""
-        attributes = ctypes.create_string_buffer(self.ATTRIBUTE_BYTES)
-        library = self._library
-        for function, *arguments in (
-            (library.pthread_mutexattr_init,),
-            (library.pthread_mutexattr_setpshared, self.PROCESS_SHARED),
-            (library.pthread_mutexattr_setrobust, self.ROBUST),
-            (library.pthread_mutexattr_settype, self.ERROR_CHECK),
-        ):
-            _check_pthread(function(attributes, *arguments))
-        _check_pthread(library.pthread_mutex_init(mutex, attributes))
-        library.pthread_mutexattr_destroy(attributes)
-
-
-def _check_pthread(code: int) -> None:
-    if code:
-        raise OSError(code, f"the lock of a shared array: {os.strerror(code)}")
-
-
-def _load_pthread() -> _Pthread | None:
-    try:
-        return _Pthread()
-    except AttributeError:
-        return None
-
-
-_pthread = _load_pthread()
-_SLICE = 0.05  # s; how long a waiting lock may keep a Python signal handler waiting
-
-
-class _Me(threading.local):
-    """
-    Something that each thread has one of, and no later thread has too.
-
-    Not threading.get_ident(), which a new thread may have from one that ended; nor the native one,
-    which is seven times as slow.
-    """
-
-    def __init__(self) -> None:
-        self.token = object()
-
-
-_me = _Me()
-
-# Locks held in this process. They must not be unmapped: the C library has chained them to the
-# thread that holds them, and would follow the chain into pages that are gone.
-_held: set[RobustLock] = set()
-
-
-def _forget_held() -> None:
-    """In a forked child: the locks that the parent holds are not the child's."""
-    for lock in _held:
-        lock._owner = None
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forget_held)
-
-
-class RobustLock:
-    """
-    A recursive lock that threads and processes share, and which outlives whoever holds it.
-
-    It is used as the locks of multiprocessing are, and works as a context manager. If its holder
-    dies, by SIGKILL or otherwise, the next one gets it, and is told so by a warning on the logger
-    ``taylorism``: what the lock protects may be half written.
-
-    Parameters
-    ----------
-    pages : _Mapping
-        The shared memory that it lives in, from the first byte on.
-    label : str
-        What it protects, for messages.
-    fresh : bool
-        Whether to make it there; otherwise another process has done so.
-
-    Notes
-    -----
-    A POSIX mutex that is shared, robust and checks errors. Its recursion is counted
-    here, not there: only then can a mutex tell its owner "you have it already", which is the way to
-    find out, after a signal handler has thrown an exception in the midst of `acquire`, whether the
-    lock was taken.
-    """
-
-    __slots__ = ("__weakref__", "_count", "_label", "_mutex", "_owner", "_pages", "_pthread")
-
-    def __init__(self, pages: _Mapping, label: str, *, fresh: bool) -> None:
-        if _pthread is None:
-            raise NotImplementedError("no robust locks on this system")
-        self._pthread = _pthread
-        self._pages = pages
-        self._label = label
-        self._mutex = ctypes.c_void_p(pages.address)
-        self._owner: object = None  # the token of the thread that holds it, if one of this process
-        self._count = 0
-        if fresh:
-            self._pthread.initialise(self._mutex)
-
-    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """
-        Take the lock, or wait for it.
-
-        Parameters
-        ----------
-        block : bool
-            Whether to wait while another thread or process holds it.
-        timeout : float, optional
-            How long to wait at most, in seconds; for ever if None. Not looked at if `block` is
-            false.
-
-        Returns
-        -------
-        bool
-            Whether the lock was taken. A thread that has it already gets it once more at once.
-        """
-        me = _me.token
-        if self._owner is me:
-            self._count += 1
-            return True
-        try:
-            code = self._pthread.trylock(self._mutex)
-            if code and not self._settle(code, timeout if block else 0.0):
-                return False
-            _held.add(self)
-            self._owner, self._count = me, 1
-            return True
-        except BaseException:
-            self._put_back(me)
-            raise
-
-    def release(self) -> None:
-        """
-        Give the lock back; it must be given back as often as it was taken.
-
-        Raises
-        ------
-        AssertionError
-            If the calling thread does not hold it.
-        """
-        if self._owner is not _me.token:
-            raise AssertionError(f"release of the lock of {self._label} by a thread that does not hold it")
-        if self._count > 1:
-            self._count -= 1
-            return
-        try:
-            _held.discard(self)
-        finally:  # which nothing can interrupt before it has unlocked
-            self._owner = None  # now: after the unlock it is the next holder's
-            self._pthread.unlock(self._mutex)
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def __repr__(self) -> str:
-        state = "not held" if self._owner is None else "held"
-        return f"<RobustLock of {self._label}, {state} by this process>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError(f"the lock of {self._label} cannot be pickled: pass the shared array, which has it")
-
-    def _settle(self, code: int, timeout: float | None) -> bool:
-        """Return whether the mutex is ours in the end, after a first answer of the library."""
-        if code == errno.EBUSY and (timeout is None or timeout > 0):
-            code = self._wait(timeout)
-        return self._judge(code)
-
-    def _wait(self, timeout: float | None) -> int:
-        """
-        Wait for the mutex; return what the library answered last.
-
-        In slices, because the signal handlers of Python run between C calls only: a Ctrl-C would
-        wait as long.
-        """
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        while True:
-            pause = min(_SLICE, max(end - time.monotonic(), 0.0))
-            code = self._wait_once(pause)
-            if code != errno.ETIMEDOUT or time.monotonic() >= end:
-                return code
-
-    def _wait_once(self, seconds: float) -> int:
-        fraction, whole = math.modf(self._pthread.now() + seconds)
-        return self._pthread.wait_until(self._mutex, _Timespec(int(whole), int(fraction * 1e9)))
-
-    def _judge(self, code: int) -> bool:
-        """Return whether the mutex is ours now, by what the library answered."""
-        if code in (errno.EBUSY, errno.ETIMEDOUT):
-            return False
-        if code == errno.EOWNERDEAD:
-            self._pthread.consistent(self._mutex)
-            logger.warning(
-                "The process (or thread) that held the lock of %s died with it. The lock was passed"
-                " on, to process %d, but what it protects may be half written: check it, or compute"
-                " it again.",
-                self._label,
-                os.getpid(),
-            )
-        elif code != errno.EDEADLK:
-            # Which says that it is ours already: a second exception struck during _put_back.
-            _check_pthread(code)
-        return True
-
-    def _put_back(self, me: object) -> None:
-        """
-        Release the mutex if an exception struck between taking it and noting so.
-
-        Without this, a Ctrl-C while waiting would now and then leave a lock held by a thread that
-        does not know.
-        """
-        if self._owner is me:
-            self._owner = None
-        if self._wait_once(0.0) == errno.ETIMEDOUT:  # it is another's
-            return
-        _held.discard(self)
-        self._pthread.consistent(self._mutex)  # does nothing but after EOWNERDEAD
-        self._pthread.unlock(self._mutex)
-
-
-def _new_lock(pages: _Mapping, label: str) -> Any:
-    """
-    Return a lock for a new shared array.
-
-    Where there are no robust ones (macOS) it is that of multiprocessing, with a name until it is
-    dropped. Its context is ``spawn``, since one made in the context ``fork`` could not be passed to
-    a spawned process; it works in forked ones as well.
-    """
-    if _pthread is not None:
-        return RobustLock(pages, label, fresh=True)
-    return multiprocessing.get_context("spawn").RLock()
-
-
-# --- The memory -----------------------------------------------------------------------------------
-
-_handles = threading.local()
-
-
-@contextlib.contextmanager
-def by_handle() -> Iterator[None]:
-    """
-    Within this context, this thread copies and pickles shared arrays as handles on the same memory.
-
-    Outside of it, `copy.deepcopy` and `pickle` give the values, as with any ndarray. A pickled
-    handle can be read by processes that have the memory already, because they were forked after the
-    array was made (and by the one that made it): by main, the listener and the workers.
-
-    Yields
-    ------
-    None
-    """
-    before = _in_handles()
-    _handles.wanted = True
-    try:
-        yield
-    finally:
-        _handles.wanted = before
-
-
-def _in_handles() -> bool:
-    wanted: bool = getattr(_handles, "wanted", False)
-    return wanted
-
-
-def _spawning() -> bool:
-    return context.get_spawning_popen() is not None
-
-
-# All memory that this process knows, by key: a handle finds it here, and it is mapped once.
-_known: weakref.WeakValueDictionary[int, _Memory | _Borrowed] = weakref.WeakValueDictionary()
-
-
-def _new_key() -> int:
-    """Return a number that no other memory has; not a text, whose hash differs by process."""
-    return int.from_bytes(os.urandom(16), "big")
-
-
-def _recall(key: int) -> _Memory | _Borrowed:
-    """Return the memory that a pickled handle is for."""
-    try:
-        return _known[key]
-    except KeyError:
-        raise RuntimeError(
-            "a shared array was sent to a process that does not have its memory: make the array"
-            " before the Boss, pass it in sharedmemory_common_instructions, and keep a reference"
-            " to it"
-        ) from None
-
-
-def _open_file(size: int) -> int:
-    """
-    Return the descriptor of a new file without a name, `size` bytes long, or -1 for none.
-
-    Never the last descriptors: half of them, at least, are left to the program, and arrays beyond
-    are mapped without a file, which only ``spawn`` and ``forkserver`` will notice.
-    """
-    try:
-        descriptor = _nameless_file()
-    except OSError:
-        return -1
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    try:
-        if limit != resource.RLIM_INFINITY and descriptor >= limit // 2:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        os.ftruncate(descriptor, size)
-    except OSError:
-        os.close(descriptor)
-        return -1
-    return descriptor
-
-
-def _nameless_file() -> int:
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("taylorism")
-    else:  # macOS: an unlinked temporary file
-        with tempfile.TemporaryFile(prefix="taylorism") as file:
-            descriptor = os.dup(file.fileno())
-    if descriptor > 2:
-        return descriptor
-    # A program with closed standard streams: children would take this for their stdin or stdout.
-    higher = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(descriptor)
-    return higher
-
-
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    """Return what tells one file from another, or None for a descriptor that is closed."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _close(descriptor: int, identity: tuple[int, int] | None) -> None:
-    """Close a descriptor, unless somebody (a daemon) did, and the number is another's by now."""
-    if identity is not None and _identity(descriptor) == identity:
-        os.close(descriptor)
-
-
-def _lock_offset(nbytes: int) -> int:
-    """Return where the page of the lock begins, after that many bytes of data."""
-    return -(-max(nbytes, 1) // _PAGE) * _PAGE
-
-
-class _Memory:
-    """
-    Shared memory of our own: the data, then a page for the lock.
-
-    The lock has a page and a mapping to itself, so that it can be written where the data are
-    read-only, and may stay where it is for as long as it is held.
-
-    Parameters
-    ----------
-    descriptor : int
-        The file, or -1 for memory without one. It is closed when this object goes.
-    nbytes : int
-        Size of the data.
-    label : str
-        What it is for, for messages.
-    key : int, optional
-        What other processes know it by; made up for new memory.
-    lock : object, optional
-        The lock that came with it, if it is not in the memory itself.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_data",
-        "_frozen",
-        "_identity",
-        "descriptor",
-        "key",
-        "label",
-        "lock",
-        "nbytes",
-    )
-
-    def __init__(self, descriptor: int, nbytes: int, label: str, key: int | None = None, lock: Any = None) -> None:
-        self.descriptor = descriptor
-        self._identity = _identity(descriptor)
-        weakref.finalize(self, _close, descriptor, self._identity).atexit = False
-        self.nbytes = nbytes
-        self.label = label
-        self.key = key or _new_key()
-        self._data = _Mapping.of(descriptor, 0, max(nbytes, 1))  # 0 bytes cannot be mapped
-        self._frozen: _Mapping | None = None
-        self.lock = lock or self._find_lock(fresh=key is None)
-        _known[self.key] = self
-
-    @classmethod
-    def new(cls, nbytes: int, label: str) -> _Memory:
-        """Make new memory, full of zeros."""
-        memory = cls(_open_file(_lock_offset(nbytes) + _PAGE), nbytes, label)
-        memory._data.gather()
-        return memory
-
-    def _find_lock(self, *, fresh: bool) -> Any:
-        pages = _Mapping.of(self.descriptor, _lock_offset(self.nbytes), _PAGE)
-        return _new_lock(pages, self.label) if fresh else RobustLock(pages, self.label, fresh=False)
-
-    def raw(self, readonly: bool) -> NDArray[np.uint8]:
-        """Return the bytes, without a copy; a read-only mapping of them if asked."""
-        if not readonly:
-            return self._data.raw()
-        if self._frozen is None:
-            self._frozen = self._data.twin(self.descriptor)
-            self._frozen.freeze()
-        return self._frozen.raw()
-
-    def freeze(self) -> None:
-        """Take the right to write away for good, here and in processes forked from now on."""
-        self._data.freeze()
-        self._frozen = self._data
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __reduce__(self) -> Any:
-        if _in_handles():
-            return _recall, (self.key,)
-        if self._identity is None or _identity(self.descriptor) != self._identity:
-            raise RuntimeError(
-                f"{self.label} has no descriptor left to hand it to a spawned process (too many"
-                " files are open, or something has closed it): raise `ulimit -n`, or use the start"
-                " method 'fork'"
-            )
-        lock = None if isinstance(self.lock, RobustLock) else self.lock
-        handed: Any = reduction.DupFd(self.descriptor)
-        return _attach, (self.key, handed, self.nbytes, self.label, lock)
-
-
-def _attach(key: int, handed: Any, nbytes: int, label: str, lock: Any) -> _Memory:
-    """Map, in a spawned process, the memory whose descriptor it was given."""
-    descriptor = handed.detach()
-    known = _known.get(key)
-    if isinstance(known, _Memory):
-        if known.descriptor != descriptor:
-            os.close(descriptor)
-        return known
-    os.set_inheritable(descriptor, False)
-    return _Memory(descriptor, nbytes, label, key, lock)
-
-
-class _Borrowed:
-    """
-    Shared memory that multiprocessing made: that of an `Array` or a `RawArray`.
-
-    It stays multiprocessing's: it is inherited or sent as multiprocessing does it, and its pages,
-    which hold other objects too, cannot be protected. A `RawArray` has no lock, so it is given one
-    of ours.
-
-    Parameters
-    ----------
-    source : multiprocessing.sharedctypes.SynchronizedArray or ctypes.Array
-        The array.
-    key : int, optional
-        What other processes know it by; made up if there is none.
-    own_lock : _Memory, optional
-        Where the lock is, if multiprocessing did not make it.
-    """
-
-    __slots__ = ("__weakref__", "_bytes", "_own_lock", "_source", "key", "lock")
-
-    def __init__(self, source: Any, key: int | None = None, own_lock: _Memory | None = None) -> None:
-        self._source = source
-        self.key = key or _new_key()
-        synchronized = isinstance(source, sharedctypes.SynchronizedArray)
-        if not synchronized and own_lock is None:
-            own_lock = _Memory.new(0, "a multiprocessing.RawArray")
-        self._own_lock = own_lock
-        self.lock: Any = source.get_lock() if own_lock is None else own_lock.lock
-        content = _ctypes_array(source)
-        self._bytes: NDArray[np.uint8] = np.ndarray((ctypes.sizeof(content),), np.uint8, content)
-        _known[self.key] = self
-        _loans[id(content)] = self  # it keeps the source alive, so that the number stays its own
-
-    def raw(self, readonly: bool) -> NDArray[np.uint8]:
-        """Return the bytes, without a copy; as an array that refuses to be written if asked."""
-        view: NDArray[np.uint8] = self._bytes.view()
-        view.flags.writeable = not readonly
-        return view
-
-    def __hash__(self) -> int:
-        return hash((_address(self._bytes), self._bytes.size))
-
-    def __reduce__(self) -> Any:
-        if _in_handles():
-            return _recall, (self.key,)
-        return _attach_borrowed, (self._source, self.key, self._own_lock)
-
-
-_loans: weakref.WeakValueDictionary[int, _Borrowed] = weakref.WeakValueDictionary()
-
-
-def _attach_borrowed(source: Any, key: int, own_lock: _Memory | None) -> _Borrowed:
-    """Take, in a spawned process, what multiprocessing handed over."""
-    known = _known.get(key)
-    return known if isinstance(known, _Borrowed) else _Borrowed(source, key, own_lock)
-
-
-def _loan(source: Any) -> _Borrowed:
-    """Return the one loan of an array of multiprocessing, so that its handles have one lock."""
-    return _loans.get(id(_ctypes_array(source))) or _Borrowed(source)
-
-
-def _ctypes_array(source: Any) -> Any:
-    """Return the ctypes array within an array of multiprocessing."""
-    return source.get_obj() if isinstance(source, sharedctypes.SynchronizedArray) else source
-
-
-def _is_multiprocessing(source: object) -> bool:
-    # A ctypes array that multiprocessing made holds the block of shared memory that it was made in.
-    # Any other is private memory, which a worker's writes would not leave.
-    if isinstance(source, ctypes.Array):
-        return hasattr(source, "_wrapper")
-    return isinstance(source, sharedctypes.SynchronizedArray)
-
-
-# --- Arrays over memory ---------------------------------------------------------------------------
+# --- Layouts ---------------------------------------------------------------------------------------
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -856,6 +121,13 @@ class _Layout:
         return np.ma.MaskedArray(
             data, mask=mask, copy=False, fill_value=self.mask.fill_value, hard_mask=self.mask.hard
         )
+
+
+# --- The array -------------------------------------------------------------------------------------
+
+
+def _spawning() -> bool:
+    return context.get_spawning_popen() is not None
 
 
 def _mask_of(array: NDArray[Any]) -> NDArray[Any] | None:
@@ -956,7 +228,7 @@ class SharedNumpyArray:
     Raises
     ------
     UnsharableError
-        A `TypeError`, if the elements are Python objects or strings of variable width.
+        A `TaylorismError` and `TypeError`, if the elements are Python objects or strings of variable width.
     TypeError
         If `array` is none of these.
     MemoryError
@@ -999,7 +271,7 @@ class SharedNumpyArray:
     def __init__(self, array: Any, *, readonly: bool = False) -> None:
         if isinstance(array, SharedNumpyArray):  # first, since it claims to be an ndarray too
             self._share(array, readonly)
-        elif _is_multiprocessing(array):
+        elif is_multiprocessing(array):
             self._borrow(array, readonly)
         elif isinstance(array, np.ndarray):
             self._copy_in(array, readonly)
@@ -1015,7 +287,7 @@ class SharedNumpyArray:
     def _copy_in(self, array: NDArray[Any], readonly: bool) -> None:
         _check_dtype(array.dtype)
         layout = _Layout.packing(array)
-        memory = _Memory.new(layout.nbytes, f"the shared array {layout.dtype} {layout.shape}")
+        memory = Memory.new(layout.nbytes, f"the shared array {layout.dtype} {layout.shape}")
         self._lay_over(memory, layout, readonly=False)
         np.asarray(self._array)[...] = np.asarray(array)
         if self._shared_mask is not None:
@@ -1025,17 +297,20 @@ class SharedNumpyArray:
             self._lay_over(memory, layout, readonly)
 
     def _borrow(self, array: Any, readonly: bool) -> None:
-        content = _ctypes_array(array)
+        content = ctypes_array(array)
         dtype, shape = _ctypes_dtype(type(content))
         _check_dtype(dtype)
         like: NDArray[Any] = np.ndarray(shape, dtype, content)
-        self._lay_over(_loan(array), _Layout.packing(like), readonly)
+        self._lay_over(borrow(array), _Layout.packing(like), readonly)
 
     def _share(self, other: SharedNumpyArray, readonly: bool) -> None:
         self._lay_over(other._memory, other._layout(), readonly or not other._array.flags.writeable)
 
     def _lay_over(self, memory: Any, layout: _Layout, readonly: bool) -> None:
-        array = layout.lay(memory.raw(readonly))
+        raw: NDArray[np.uint8] = np.asarray(memory.raw(readonly))
+        if readonly:
+            raw.flags.writeable = False  # which the memory of multiprocessing is not by itself
+        array = layout.lay(raw)
         object.__setattr__(self, "_memory", memory)
         object.__setattr__(self, "_array", array)
         object.__setattr__(self, "_shared_mask", _mask_of(array))
@@ -1068,15 +343,15 @@ class SharedNumpyArray:
         self._array._mask = shared  # type: ignore[attr-defined]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if not (_in_handles() or _spawning()):
+        if not (in_handles() or _spawning()):
             return self._array.__reduce_ex__(protocol)
         return _rebuild, (type(self), self._memory, self._layout(), not self._array.flags.writeable)
 
     def __copy__(self) -> Any:
-        return self if _in_handles() else copy.copy(self._array)
+        return self if in_handles() else copy.copy(self._array)
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return self if _in_handles() else copy.deepcopy(self._array, memo)
+        return self if in_handles() else copy.deepcopy(self._array, memo)
 
     # The lock
 

@@ -1,5 +1,5 @@
-"""World: any. Arrays that workers share: the public name of what `taylorism._shared` makes."""
+"""World: any. Arrays that workers share: the public names of what `taylorism._shared` makes."""
 
-from ._shared import SharedNumpyArray
+from ._shared import SharedNumpyArray, UnsharableError
 
-__all__ = ["SharedNumpyArray"]
+__all__ = ["SharedNumpyArray", "UnsharableError"]
