@@ -23,6 +23,8 @@ from taylorism import _compat
 from taylorism._boss import Boss
 from taylorism._errors import (
     BadInstructions,
+    BadOption,
+    BadScheduler,
     BossDied,
     DuplicateName,
     InstructionsNotPicklable,
@@ -32,6 +34,7 @@ from taylorism._errors import (
     TaylorismError,
     TransmissionError,
     UnequalLengths,
+    UnknownOrder,
     WorkerDied,
     WorkerNotStarted,
     WorkerTraceback,
@@ -42,6 +45,8 @@ from taylorism.schedulers import BaseScheduler, MaxThreadsScheduler, binding_set
 
 __all__ = [
     "BadInstructions",
+    "BadOption",
+    "BadScheduler",
     "BaseScheduler",
     "BindedWorker",
     "Boss",
@@ -55,6 +60,7 @@ __all__ = [
     "TaylorismError",
     "TransmissionError",
     "UnequalLengths",
+    "UnknownOrder",
     "Worker",
     "WorkerDied",
     "WorkerNotStarted",

@@ -12,7 +12,7 @@ from typing import Any
 import footprints
 
 from taylorism import _cpus, _instructions
-from taylorism._errors import TaylorismError
+from taylorism._errors import TaylorismError, UnknownOrder
 from taylorism._link import Link
 from taylorism._messages import NewSets, Signal
 from taylorism._policy import checked_scheduler, checked_start_method
@@ -275,10 +275,6 @@ class ControlMessenger:
             raise UnknownOrder(
                 f"the listener does not know the order {order!r}: send a value of Boss.control_signals ({names})."
             )
-
-
-class UnknownOrder(TaylorismError, ValueError):
-    """Something was sent to the listener that is no order."""
 
 
 def _packed(common: Mapping[str, Any], individual: Mapping[str, Any]) -> Sequence[bytes]:

@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 
 __all__ = [
     "BadInstructions",
+    "BadOption",
+    "BadScheduler",
     "BossDied",
     "DuplicateName",
     "InstructionsNotPicklable",
@@ -34,6 +36,7 @@ __all__ = [
     "TaylorismError",
     "TransmissionError",
     "UnequalLengths",
+    "UnknownOrder",
     "WorkerDied",
     "WorkerNotStarted",
     "WorkerTraceback",
@@ -110,6 +113,18 @@ class UnequalLengths(TaylorismError, AssertionError):
 
 class BadInstructions(TaylorismError, TypeError):
     """Instructions of a kind that cannot be dealt out to workers."""
+
+
+class BadOption(TaylorismError, ValueError):
+    """An option has a value that it cannot have: use one of those that the message names."""
+
+
+class BadScheduler(TaylorismError, AssertionError, TypeError):
+    """What was given as a scheduler has no callable `launchable`: give one that has."""
+
+
+class UnknownOrder(TaylorismError, ValueError):
+    """Something was sent to the listener that is no order: send a value of `Boss.control_signals`."""
 
 
 class InstructionsNotPicklable(

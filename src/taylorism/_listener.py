@@ -416,7 +416,7 @@ def _announce(failure: Failure) -> None:
 def _say(level: int, message: str, *values: object) -> None:
     """Log, whatever the handlers of the user do."""
     try:
-        _log.log(level, message, *values)
+        _log.log(level, message, *values, stacklevel=2)
     except Exception:
         pass
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from taylorism._errors import TaylorismError
+from taylorism._errors import BadOption, BadScheduler
 
-__all__ = ["BadOption", "checked_scheduler", "checked_start_method"]
+__all__ = ["checked_scheduler", "checked_start_method"]
 
 _METHODS = ("fork", "spawn", "forkserver")
 _VARIABLE = "TAYLORISM_START_METHOD"
-
-
-class BadOption(TaylorismError, ValueError):
-    """An option has a value that it cannot have; the message says which it can."""
-
-
-class BadScheduler(TaylorismError, AssertionError, TypeError):
-    """What was given as a scheduler has no callable `launchable`."""
 
 
 def checked_start_method(asked: str | None) -> str:
