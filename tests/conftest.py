@@ -16,8 +16,11 @@ import pytest
 # The tests of the real clients have an environment of their own: see tests/clients/run.py.
 collect_ignore = ["clients"]
 
-# What a shell runs in the background has SIGINT ignored, and Python then leaves it so. Here Ctrl-C counts.
+# What a shell runs in the background, or under nohup, has some signals ignored, and all its children have. Here they
+# count.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for _signum in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(_signum, signal.SIG_DFL)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 #: seconds that what was just told to end has to be gone

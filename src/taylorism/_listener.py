@@ -59,6 +59,9 @@ _log = logging.getLogger("taylorism")
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05
+#: workers that are hired before the first of them is started: after each fork, a hire copies the pages that it looks
+#: at, so that the first hire of a turn costs several times what the others do
+TOGETHER = 8
 #: seconds for which failures wait for what main makes of a Ctrl-C
 VERDICT = 2.0
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
@@ -339,28 +342,46 @@ class Listener:
         self._check_progress()
 
     def _launch(self, chosen: list[dict[str, Any]]) -> None:
-        for position, instructions in enumerate(chosen):
-            if not self._launch_one(instructions):
-                self._ledger.give_back([_unmarked(each) for each in chosen[position:]])
-                return
+        """Hire and start what was chosen, a few at a time; what cannot be started now is pending again."""
+        left = list(chosen)
+        while left:
+            hired = self._hire(left[:TOGETHER])
+            started = self._start(hired)
+            left = left[started:]
+            if started == 0 or started < len(hired):
+                break
+        self._ledger.give_back([_unmarked(each) for each in left])
 
-    def _launch_one(self, instructions: dict[str, Any]) -> bool:
-        """Hire and start one worker; return whether more may be launched."""
-        try:
-            worker = _hiring.hire(instructions, self._setup.shared)
-            self._ledger.started(worker)
-        except BaseException as error:
-            self._fail(_name(instructions), error, None, instructions)
-            return False
-        try:
-            self._crew.start(worker, instructions)
-        except BaseException as trouble:
+    def _hire(self, sets: list[dict[str, Any]]) -> list[tuple[Any, dict[str, Any]]]:
+        """Build a worker for each set; none at all if one of them cannot be built."""
+        hired: list[tuple[Any, dict[str, Any]]] = []
+        for instructions in sets:
+            try:
+                worker = _hiring.hire(instructions, self._setup.shared)
+                self._ledger.started(worker)
+            except BaseException as error:
+                self._dismiss(hired)
+                self._fail(_name(instructions), error, None, instructions)
+                return []
+            hired.append((worker, instructions))
+        return hired
+
+    def _start(self, hired: list[tuple[Any, dict[str, Any]]]) -> int:
+        """Start the workers; return how many could be."""
+        for position, (worker, instructions) in enumerate(hired):
+            try:
+                self._crew.start(worker, instructions)
+            except BaseException as trouble:
+                self._dismiss(hired[position:])
+                self._note_refusal(worker, instructions, trouble)
+                return position
+            if self._setup.verbose:
+                _say(logging.INFO, "Worker %s started.", worker.name)
+        return len(hired)
+
+    def _dismiss(self, hired: list[tuple[Any, dict[str, Any]]]) -> None:
+        for worker, _ in hired:
             self._ledger.left(worker.name)
-            self._note_refusal(worker, instructions, trouble)
-            return False
-        if self._setup.verbose:
-            _say(logging.INFO, "Worker %s started.", worker.name)
-        return True
 
     def _note_refusal(self, worker: Any, instructions: dict[str, Any], trouble: BaseException) -> None:
         """Wait for a running worker to make room for this one; it is a failure if there is none."""
