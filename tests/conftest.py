@@ -16,8 +16,7 @@ import pytest
 # The tests of the real clients have an environment of their own: see tests/clients/run.py.
 collect_ignore = ["clients"]
 
-# What a shell runs in the background, or under nohup, has some signals ignored, and all its children have. Here they
-# count.
+# What a shell runs in the background, or under nohup, has some signals ignored. Here they count.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _signum in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
     signal.signal(_signum, signal.SIG_DFL)

@@ -59,8 +59,8 @@ _log = logging.getLogger("taylorism")
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05
-#: workers that are hired before the first of them is started: after each fork, a hire copies the pages that it looks
-#: at, so that the first hire of a turn costs several times what the others do
+#: workers that are hired before the first of them is started: after each fork, a hire copies the pages that it
+#: looks at, so that the first hire of a turn costs several times what the others do
 TOGETHER = 8
 #: seconds for which failures wait for what main makes of a Ctrl-C
 VERDICT = 2.0
