@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -15,7 +16,7 @@ import time
 import pytest
 from forked import Injected, Injector, exit_code, fork, in_fork
 
-from taylorism import _process, _signals
+from taylorism import _process, _signals, _tree
 from taylorism._process import ContextProcess, ForkedProcess, in_words, watch
 
 
@@ -336,3 +337,27 @@ if __name__ == "__main__":
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "5 False\n" and run.stderr == ""
+
+
+def test_a_child_is_known_as_soon_as_it_is_there():
+    """Whatever is raised in the parent right after the fork, there is a number by which to end it."""
+
+    def interrupt():
+        if os.getpid() == main:  # in the child, all signals are blocked
+            raise Injected
+
+    def run(at):
+        process = ForkedProcess(wait_for_ever)
+        try:
+            with contextlib.suppress(Injected):
+                Injector(_process, at, action=interrupt).run(process.start)
+        finally:
+            left = _tree.children(os.getpid())
+            known = [] if process.pid is None else [process.pid]
+            process.kill()
+            process.join()
+        return left, known
+
+    main = os.getpid()
+    seen = [run(at) for at in range(1, 40)]
+    assert all(left == known for left, known in seen) and any(known for _, known in seen)

@@ -23,6 +23,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any, NoReturn, Protocol
 
 from taylorism import _compat, _signals
@@ -118,7 +119,12 @@ class ForkedProcess:
         self._parent = os.getpid()
         self._exitcode: int | None = None
         self._waited: list[tuple[int, int]] = []
-        self.pid: int | None = None
+        self._forked: list[int] = []
+
+    @property
+    def pid(self) -> int | None:
+        """Its process number, None before the start."""
+        return self._forked[-1] if self._forked else None
 
     def start(self) -> None:
         """Fork.
@@ -136,15 +142,16 @@ class ForkedProcess:
         self._run = None
 
     def _fork(self) -> None:
-        pid = os.fork()
-        if pid == 0:
+        # One call into C: a signal that another thread has taken may raise in this one as soon as the fork
+        # returns, and a child whose number nobody knows could not even be ended.
+        self._forked.extend(starmap(os.fork, ((),)))
+        if self._forked[-1] == 0:
             self._be_the_child()
-        self.pid = pid
 
     def _be_the_child(self) -> NoReturn:
         status = 1
         try:
-            self.pid = os.getpid()
+            self._forked = [os.getpid()]
             _compat.become_multiprocessing_child()
             if self._run is not None:
                 self._run()
