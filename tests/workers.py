@@ -446,8 +446,8 @@ def _wait_for(path: Path) -> None:
 def wait(value: str, worker: Any) -> str:
     """Note the start, wait for `value`/release, and note that the clean-up was done."""
     place = Path(value)
-    write_pid(place / f"{worker.name}.pid")
     try:
+        write_pid(place / f"{worker.name}.pid")  # in here: who reads it may send a signal at once
         _wait_for(place / "release")
     finally:
         (place / f"{worker.name}.cleaned").touch()
@@ -472,9 +472,9 @@ def ignore(value: str, worker: Any) -> None:
 @deed
 def swallow(value: str, worker: Any) -> None:
     """Swallow whatever is raised."""
-    write_pid(Path(value) / f"{worker.name}.pid")
     while True:
         try:
+            write_pid(Path(value) / f"{worker.name}.pid")
             time.sleep(60)
         except BaseException:
             pass
@@ -483,8 +483,8 @@ def swallow(value: str, worker: Any) -> None:
 @deed
 def swallow_once(value: str, worker: Any) -> str:
     """Swallow the interruption and finish."""
-    write_pid(Path(value) / f"{worker.name}.pid")
     try:
+        write_pid(Path(value) / f"{worker.name}.pid")
         time.sleep(60)
     except BaseException:
         pass
@@ -494,8 +494,8 @@ def swallow_once(value: str, worker: Any) -> str:
 @deed
 def turn_into_another(value: str, worker: Any) -> None:
     """Raise another error when interrupted."""
-    write_pid(Path(value) / f"{worker.name}.pid")
     try:
+        write_pid(Path(value) / f"{worker.name}.pid")
         time.sleep(60)
     finally:
         raise RuntimeError("raised while it was stopped")
