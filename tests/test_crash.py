@@ -89,8 +89,8 @@ def test_death_stops_the_others_and_keeps_the_results(tmp_path):
     boss = working(*do("echo", 1), scheduler=laxist())
     until(lambda: done_so_far(boss) == 1)
     boss.set_instructions({"deed": "wait", "value": str(tmp_path)}, {"name": ["a", "b"]})
-    os.kill(workers.pid_in(tmp_path / "a.pid"), signal.SIGKILL)
-    workers.pid_in(tmp_path / "b.pid")
+    victim, _ = (workers.pid_in(tmp_path / f"{name}.pid") for name in "ab")  # both have begun
+    os.kill(victim, signal.SIGKILL)
     with pytest.raises(taylorism.WorkerDied, match="'a'"):
         boss.wait_till_finished()
     report = boss.get_report()
