@@ -3,9 +3,9 @@
 Two ways of starting, one face (`Process`), which is also the seam for places other than this machine:
 
 `ForkedProcess`
-    A bare fork. `multiprocessing.Process` was measured first: two more pipes, a finalizer and a joined
-    sentinel cost a third of the rate at which empty workers can run. What code in the child expects
-    of `multiprocessing` is done by `_compat`.
+    A bare fork. `multiprocessing.Process` was tried first: it makes two more pipes and a finalizer for
+    each, and its start and end cost more than all that we do besides. What code in the child
+    expects of `multiprocessing` is done by `_compat`.
 `ContextProcess`
     A process of a `multiprocessing` context, for a listener with ``start_method='spawn'`` or ``'forkserver'``.
 
