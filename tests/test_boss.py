@@ -21,19 +21,10 @@ import numpy
 import psutil
 import pytest
 import workers
-from workers import Scheduler, alive, do, done_so_far, laxist, reports, slots, until
+from workers import Scheduler, alive, do, done_so_far, laxist, reports, slots, until, working
 
 import taylorism
 import taylorism.util
-
-
-def working(*order: Any, **options: Any) -> taylorism.Boss:
-    """Return a Boss at work on one order."""
-    options.setdefault("scheduler", slots(2))
-    boss = taylorism.Boss(**options)
-    boss.set_instructions(*order)
-    boss.make_them_work()
-    return boss
 
 
 def release(place: Path) -> None:

@@ -14,19 +14,10 @@ from typing import Any
 import psutil
 import pytest
 import workers
-from workers import Scheduler, alive, do, done_so_far, laxist, reports, slots, until
+from workers import Scheduler, alive, do, done_so_far, laxist, reports, until, working
 
 import taylorism
 from taylorism import _crew
-
-
-def working(*order: Any, **options: Any) -> taylorism.Boss:
-    """Return a Boss at work on one order."""
-    options.setdefault("scheduler", slots(2))
-    boss = taylorism.Boss(**options)
-    boss.set_instructions(*order)
-    boss.make_them_work()
-    return boss
 
 
 def failure_of(*order: Any, **options: Any) -> BaseException:

@@ -56,6 +56,15 @@ def write_pid(path: Path, pid: int | None = None) -> None:
     path.write_text(f"{os.getpid() if pid is None else pid}\n")
 
 
+def working(*order: Any, **options: Any) -> taylorism.Boss:
+    """Return a Boss at work on one order."""
+    options.setdefault("scheduler", slots(2))
+    boss = taylorism.Boss(**options)
+    boss.set_instructions(*order)
+    boss.make_them_work()
+    return boss
+
+
 def done_so_far(boss: taylorism.Boss) -> int:
     """Return how many records there are."""
     return len(boss.get_report()["workers_report"])

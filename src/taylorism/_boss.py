@@ -246,8 +246,7 @@ class Boss:
         raise results.error.with_traceback(None)  # it would grow with each time
 
     def __repr__(self) -> str:
-        status = self._link.results.report()["status"]
-        return f"<Boss {self.name or ''} listener {self._process.pid}: {status}>"
+        return f"<Boss {self.name or ''} listener {self._process.pid}: {self._link.results.status}>"
 
 
 class ControlMessenger:

@@ -120,7 +120,7 @@ class Link:
         try:
             self._write()
         except ChannelClosed:
-            self._hear_the_last()
+            self.receive()  # what a listener that hangs up has still said
 
     def signal(self, signal: Signal) -> None:
         """Send one of the signals."""
@@ -177,10 +177,6 @@ class Link:
             self.signal(Signal.STOP_RIGHTNOW)
         if not self.results.over and (inflow.ended or self.process.exitcode is not None):
             self._note_death()
-
-    def _hear_the_last(self) -> None:
-        """Take in what a listener that hangs up has still said."""
-        self.receive()
 
     def _note_death(self) -> None:
         self.process.join(_MARGIN)

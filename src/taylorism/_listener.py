@@ -50,6 +50,7 @@ from taylorism._messages import (
     WorkerDone,
     WorkerFailed,
 )
+from taylorism._process import in_words
 from taylorism._setup import Setup
 from taylorism._upstream import Upstream
 
@@ -443,8 +444,6 @@ def _say(level: int, message: str, *values: object) -> None:
 
 
 def _died(member: Member) -> _errors.WorkerDied:
-    from taylorism._process import in_words
-
     code, told = member.process.exitcode, _errors.quote(member.instructions)
     how = in_words(code) + (" (os._exit?)" if code is not None and code >= 0 else "")
     return _errors.WorkerDied(

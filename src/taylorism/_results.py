@@ -83,21 +83,27 @@ class Results:
             error = _boss_died(in_words(exitcode))
         self._fail(Failure("", "workers exception", _errors.traceback_lines(error)), error)
 
+    @property
+    def status(self) -> str:
+        """The status of the report as it is now."""
+        if self._failure is not None:
+            return self._failure.status
+        if not self.over:
+            return "interim"
+        return "pending" if self._pending or self._stopped else "finished"
+
     def report(self) -> dict[str, Any]:
         """Return the report as it is now."""
         records = [self._records[number] for number in sorted(self._records)]
         if self._failure is not None:
             return self._failed(self._failure, records)
-        if not self.over:
-            return {"workers_report": records, "status": "interim"}
-        if self._pending or self._stopped:
-            return {"workers_report": records, "status": "pending", **self._undone()}
-        return {"workers_report": records, "status": "finished"}
+        undone = self._undone() if self.status == "pending" else {}
+        return {"workers_report": records, "status": self.status, **undone}
 
     def _failed(self, failure: Failure, records: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "workers_report": self.error,
-            "status": failure.status,
+            "status": self.status,
             "traceback": list(failure.traceback),
             "workers_done": records,
             **self._undone(),

@@ -65,7 +65,7 @@ def _install(role: Any, caught: tuple[int, ...]) -> None:
     ignored = {number for number in caught if signal.getsignal(number) is signal.SIG_IGN}
     for number in _compat.handled_signals():
         _compat.set_handler(number)
-    for number in {*caught, signal.SIGTERM} - (ignored - {signal.SIGTERM, signal.SIGCHLD}):
+    for number in {*caught} - (ignored - {signal.SIGTERM, signal.SIGCHLD}):
         _compat.set_handler(number, _dispatch)
     os.register_at_fork(after_in_child=_leave_to_default)
     # Also where the thread that made the Boss had them blocked.
