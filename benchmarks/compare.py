@@ -64,13 +64,17 @@ RIVALS = {
     "ours": Rival("this package", "taylor.py"),
     "1.1.0": Rival("taylorism 1.1.0", "taylor.py", cached=True),
     "hand": Rival("loop by hand", "by_hand.py"),
+    "least": Rival("same in a listener (1)", "least.py"),
     "pool": Rival("Pool(maxtasksperchild=1)", "pool.py"),
-    "executor": Rival("ProcessPoolExecutor (1)", "executor.py"),
-    "joblib": Rival("joblib, loky (2)", "joblib_loky.py", cached=True),
+    "executor": Rival("ProcessPoolExecutor (2)", "executor.py"),
+    "joblib": Rival("joblib, loky (3)", "joblib_loky.py", cached=True),
 }
+#: The rivals that the others are divided by.
+YARDSTICKS = ("hand", "least", "1.1.0")
 NOTES = """\
-(1) its processes serve again: max_tasks_per_child is not to be had with fork
-(2) its processes are spawned afresh, with nothing of main, and serve again"""
+(1) the loop by hand in a second process, with footprints choosing the class of each task: the least of a Boss
+(2) its processes serve again: max_tasks_per_child is not to be had with fork
+(3) its processes are spawned afresh, with nothing of main, and serve again"""
 
 
 @dataclass(frozen=True)
@@ -219,22 +223,27 @@ def cell(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def columns(cells: Sequence[str]) -> str:
+    """Return the last cells of a line of the table."""
+    return "".join(f"{each:>9}" for each in cells)
+
+
 def table(results: Results, name: str, rivals: Sequence[str], quick: bool) -> list[str]:
     """Return the lines of one figure."""
     figure = FIGURES[name]
     title = QUICK_TITLES.get(name, figure.title) if quick else figure.title
     better = "more" if figure.more_is_better else "less"
-    head = ["median", "min - max", "/ by hand", "/ 1.1.0"]
+    head = ["median", "min - max", *(f"/ {name}" for name in YARDSTICKS)]
     lines = [f"{title} ({figure.unit}, {better} is better)"]
-    lines.append(f"  {'':26}{head[0]:>10}{head[1]:>22}{head[2]:>11}{head[3]:>10}")
+    lines.append(f"  {'':26}{head[0]:>10}{head[1]:>22}" + columns(head[2:]))
     for rival in rivals:
         values = results.values(name, rival)
         if not values:
             continue
         spread = f"{cell(min(values), figure.digits)} - {cell(max(values), figure.digits)}"
-        ratios = [cell(results.ratio(name, rival, other), 2) for other in ("hand", "1.1.0")]
+        ratios = [cell(results.ratio(name, rival, other), 2) for other in YARDSTICKS]
         median = cell(results.median(name, rival), figure.digits)
-        lines.append(f"  {RIVALS[rival].title:26}{median:>10}{spread:>22}{ratios[0]:>11}{ratios[1]:>10}")
+        lines.append(f"  {RIVALS[rival].title:26}{median:>10}{spread:>22}" + columns(ratios))
     return lines
 
 

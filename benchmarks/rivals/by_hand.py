@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any
@@ -19,16 +19,25 @@ def work(task: figures.Task, writer: Connection) -> None:
     writer.close()
 
 
-def start(task: figures.Task) -> tuple[Connection, ForkProcess]:
-    """Start the process of one task and return the end where its result will come."""
+def start(target: Callable[..., None], *args: Any) -> tuple[Connection, ForkProcess]:
+    """Start a process and return the end of a pipe where its result will come."""
     reader, writer = fork.Pipe(duplex=False)
-    process = fork.Process(target=work, args=(task, writer))
+    process = fork.Process(target=target, args=(*args, writer))
     process.start()
     writer.close()
     return reader, process
 
 
-def run(tasks: Sequence[figures.Task], slots: int) -> list[Any]:
+def start_task(task: figures.Task) -> tuple[Connection, ForkProcess]:
+    """Start the process of one task."""
+    return start(work, task)
+
+
+def run(
+    tasks: Sequence[figures.Task],
+    slots: int,
+    start: Callable[[figures.Task], tuple[Connection, ForkProcess]] = start_task,
+) -> list[Any]:
     """Run the loop."""
     pending, running, returned = list(reversed(tasks)), {}, []
     while pending or running:
