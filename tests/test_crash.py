@@ -28,13 +28,6 @@ def failure_of(*order: Any, **options: Any) -> BaseException:
     return info.value
 
 
-@pytest.fixture
-def short_grace(monkeypatch):
-    """Make the time between SIGTERM and SIGKILL short; the listener is a fork and has it too."""
-    monkeypatch.setattr(_crew, "GRACE", 0.2)
-    monkeypatch.setattr(_crew.Crew.stop, "__defaults__", (0.2,))
-
-
 # ---------------------------------------------------------------------------------------------------------
 # ends of a worker
 # ---------------------------------------------------------------------------------------------------------
@@ -289,9 +282,9 @@ def test_stop_in_the_middle_of_a_large_report():
 
 
 @pytest.mark.parametrize("deed", ["ignore", "swallow"])
-def test_task_that_ignores_sigterm(deed, tmp_path, short_grace):
+def test_task_that_ignores_sigterm(deed, tmp_path):
     """A task that ignores SIGTERM, or swallows what it raises, is killed after the grace time."""
-    boss = working(*do(deed, str(tmp_path), name="w"))
+    boss = working(*do(deed, str(tmp_path), name="w"), stop_grace=0.2)
     pid = workers.pid_in(tmp_path / "w.pid")
     boss.stop_them_working()
     boss.wait_till_finished()
@@ -326,9 +319,9 @@ def test_stopped_worker_can_be_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("deed", ["os_system", "programs"])
-def test_programs_of_a_stopped_worker(deed, tmp_path, short_grace):
+def test_programs_of_a_stopped_worker(deed, tmp_path):
     """What a stopped worker had started is stopped too, the whole tree."""
-    boss = working(*do(deed, str(tmp_path), name="w"))
+    boss = working(*do(deed, str(tmp_path), name="w"), stop_grace=0.2)
     names = ["program.pid"] if deed == "os_system" else ["deep.pid", "shell.pid"]
     pids = [workers.pid_in(tmp_path / name) for name in names]
     boss.stop_them_working()
@@ -365,9 +358,9 @@ def test_program_left_by_a_successful_worker_holds_nothing_up(tmp_path):
     os.kill(pid, signal.SIGKILL)
 
 
-def test_daemon_is_stopped_after_a_failure(tmp_path, short_grace):
+def test_daemon_is_stopped_after_a_failure(tmp_path):
     """After a failure, what was left is stopped as well."""
-    boss = working(*do("daemonize", str(tmp_path)))
+    boss = working(*do("daemonize", str(tmp_path)), stop_grace=0.2)
     until(lambda: done_so_far(boss) == 1)
     daemon = workers.pid_in(tmp_path / "daemon.pid")
     boss.set_instructions(*do("throw", ValueError("x")))
@@ -393,14 +386,13 @@ def test_stop_of_a_listener_that_hangs_is_bounded(tmp_path, monkeypatch):
     """A listener that hangs in a scheduler of the user's is killed when main wants to stop."""
     from taylorism import _link
 
-    monkeypatch.setattr(_link, "GRACE", 0.1)
     monkeypatch.setattr(_link, "_MARGIN", 0.3)
 
     def hang(pending, running, done):
         (tmp_path / "hangs").touch()
         threading.Event().wait()
 
-    boss = working(*do("echo", 1), scheduler=Scheduler(hang))
+    boss = working(*do("echo", 1), scheduler=Scheduler(hang), stop_grace=0.1)
     until((tmp_path / "hangs").exists)
     boss.stop_them_working()
     with pytest.raises(taylorism.BossDied):
@@ -569,7 +561,7 @@ def test_fork_refused_for_good():
     with pytest.raises(taylorism.WorkerNotStarted, match="unlucky.*temporarily unavailable") as info:
         boss.wait_till_finished()
     assert isinstance(info.value, OSError)
-    assert [each["name"] for each in boss.get_report()["pending"]] == ["unlucky"]
+    assert boss.get_report()["errors"] == {"unlucky": info.value}
 
 
 def test_deleted_working_directory(tmp_path):

@@ -112,3 +112,26 @@ def test_the_instructions_are_told_where_there_is_no_worker():
 def test_the_listener_asks_footprints_alone():
     """No second way to find a class."""
     assert _hiring.footprints is footprints
+
+
+def test_a_class_that_was_defined_again_takes_the_place_of_the_first(monkeypatch):
+    """As in a notebook, where a cell is run again: the one that the name stands for is hired, whichever it is."""
+
+    def define():
+        class Again(Worker):
+            """Of one name with another."""
+
+            __module__ = __name__
+            _footprint = dict(attr=dict(hiring_test=dict(values=["again"])))
+
+        Again.__qualname__ = "Again"
+        return Again
+
+    classes = [define() for _ in range(6)]
+    try:
+        for cls in classes:
+            monkeypatch.setitem(globals(), "Again", cls)
+            assert type(hire({"hiring_test": "again"}, {})) is cls
+    finally:
+        for cls in classes:
+            footprints.collectors.get(tag="worker").discard(cls)

@@ -89,6 +89,67 @@ def test_what_is_no_sequence_is_refused_by_name(values, kind):
     assert isinstance(caught.value, TypeError)
 
 
+@given(st.lists(st.dictionaries(NAMES, st.integers(), max_size=3), max_size=4))
+def test_a_list_of_dicts_is_one_dict_for_each_task(individual):
+    """In order, each with attributes of its own; the caller's are copied."""
+    before = copy.deepcopy(individual)
+    sets = _instructions.gathered(individual)
+    assert sets == before and not any(one is other for one, other in zip(sets, individual))
+    for one in sets:
+        one["more"] = 1
+    assert individual == before
+
+
+@given(st.integers(0, 4), st.sets(NAMES, min_size=1, max_size=3))
+def test_both_forms_say_the_same(length, names):
+    """A dict of sequences, or the list of dicts that it stands for."""
+    columns = {name: [f"{name}{n}" for n in range(length)] for name in names}
+    rows = [{name: f"{name}{n}" for name in names} for n in range(length)]
+    assert _instructions.gathered(columns) == _instructions.gathered(rows) == rows
+
+
+@pytest.mark.parametrize("kind", [list, tuple, deque])
+def test_any_sequence_of_any_mappings_will_do(kind):
+    """Also of some that are no dicts, or empty."""
+    sets = _instructions.gathered(kind([{"a": 1}, OrderedDict(b=[2]), {}]))
+    assert sets == [{"a": 1}, {"b": [2]}, {}] and all(type(each) is dict for each in sets)
+
+
+@pytest.mark.parametrize("individual", [{}, [], (), {"a": []}])
+def test_no_task_out_of_nothing(individual):
+    """In either form."""
+    assert _instructions.gathered(individual) == []
+
+
+@pytest.mark.parametrize(
+    ("individual", "kind"),
+    [
+        (None, "NoneType"),
+        ("abc", "str"),
+        (b"abc", "bytes"),
+        (3, "int"),
+        ([{"a": 1}, 3], "int"),
+        ([[("a", 1)]], "list"),
+        (["abc"], "str"),
+        ([None], "NoneType"),
+        ({"a"}, "set"),
+        (iter([{"a": 1}]), "list_iterator"),
+    ],
+)
+def test_neither_a_dict_nor_a_list_of_dicts_is_refused_by_name(individual, kind):
+    """The message says what it was."""
+    with pytest.raises(BadInstructions, match=f"individual instructions are a {kind}: they must be a dict"):
+        _instructions.gathered(individual)
+
+
+def test_what_is_wrong_with_sequences_is_found_when_they_are_gathered():
+    """Lengths and kinds, as where they are dealt out."""
+    with pytest.raises(UnequalLengths, match="a: 1, b: 2"):
+        _instructions.gathered({"a": [1], "b": [1, 2]})
+    with pytest.raises(BadInstructions, match="'a' are a int"):
+        _instructions.gathered({"a": 1})
+
+
 @pytest.mark.parametrize("instructions", [None, [("a", 1)], "abc", 3, {1}])
 def test_instructions_must_be_a_dict(instructions):
     """Anything else is named."""
@@ -101,6 +162,9 @@ def test_names_must_be_strings(name):
     """Attributes have names."""
     with pytest.raises(BadInstructions, match="individual instructions have the key"):
         _instructions.check_names({"a": [1], name: [2]}, "individual")
+    for individual in ({"a": [1], name: [2]}, [{"a": 1}, {name: 2}]):
+        with pytest.raises(BadInstructions, match="individual instructions have the key"):
+            _instructions.gathered(individual)
 
 
 def test_any_mapping_will_do():

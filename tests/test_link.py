@@ -21,7 +21,8 @@ from taylorism import _channel, _link, _listener
 from taylorism._channel import encode, pack_object
 from taylorism._errors import BossDied, TaylorismError
 from taylorism._link import Link
-from taylorism._messages import NewSets, Order, Over, Signal, WorkerDone
+from taylorism._messages import Cancel, Cancelled, NewSets, Order, Over, Signal, WorkerDone
+from taylorism._policy import Policy
 
 #: seconds that anything here may take at the very most
 PATIENCE = 20.0
@@ -56,7 +57,7 @@ def collector(setup):
             assert zlib.crc32(body) == check
             got.append((sender, number))
         elif frame.head.signal is Signal.END:
-            setup.channel.outflow.push(encode(WorkerDone("collector"), pack_object(got)))
+            setup.channel.outflow.push(encode(WorkerDone("collector", 0), pack_object(got)))
             setup.channel.outflow.push(encode(Over()))
             flush(setup.channel)
             return
@@ -67,9 +68,35 @@ def echo(setup):
     for frame in orders(setup.channel):
         if isinstance(frame.head, NewSets):
             body = pickle.dumps(bytes(frame.segments[0]))
-            setup.channel.outflow.push(encode(WorkerDone("echo"), [body]))
+            setup.channel.outflow.push(encode(WorkerDone("echo", 0), [body]))
             setup.channel.outflow.flush()
         elif frame.head.signal is Signal.END:
+            setup.channel.outflow.push(encode(Over()))
+            flush(setup.channel)
+            return
+
+
+def canceller(setup):
+    """Cancel all that is wanted, but for what is called "done"."""
+    for frame in orders(setup.channel):
+        if isinstance(frame.head, Cancel):
+            which = tuple(each for each in frame.head.wanted if each != "done")
+            setup.channel.outflow.push(encode(Cancelled(frame.head.request, which)))
+            flush(setup.channel)
+        elif isinstance(frame.head, Order) and frame.head.signal is Signal.END:
+            setup.channel.outflow.push(encode(Over()))
+            flush(setup.channel)
+            return
+
+
+def numberer(setup):
+    """Report at END the numbers that came, and how many segments with them."""
+    got = []
+    for frame in orders(setup.channel):
+        if isinstance(frame.head, NewSets):
+            got.append(([*frame.head.numbers], len(frame.segments)))
+        elif frame.head.signal is Signal.END:
+            setup.channel.outflow.push(encode(WorkerDone("numberer", 0), pack_object(got)))
             setup.channel.outflow.push(encode(Over()))
             flush(setup.channel)
             return
@@ -88,11 +115,11 @@ def one_order(setup):
 
 
 @contextmanager
-def link_to(serve):
+def link_to(serve, **options):
     """Tie main to a listener that is only this function; nothing is left of it afterwards."""
     real, _listener.serve = _listener.serve, serve
     try:
-        link = Link(None, {}, False, 0, "fork")
+        link = Link(None, {}, False, 0, Policy(**options), "fork")
     finally:
         _listener.serve = real
     try:
@@ -107,7 +134,7 @@ def link_to(serve):
 def post(link, sender, number, size=10):
     """Send a set that proves itself."""
     body = random.Random(number).randbytes(size)
-    link.send(NewSets(), [pickle.dumps((sender, number, zlib.crc32(body))), body])
+    link.send(NewSets(()), [pickle.dumps((sender, number, zlib.crc32(body))), body])
 
 
 def collected(link):
@@ -181,7 +208,7 @@ def test_both_sides_may_have_much_to_say():
     bodies = [os.urandom(1000) * 1000 for _ in range(20)]
     with link_to(echo) as link:
         for body in bodies:
-            link.send(NewSets(), [body])
+            link.send(NewSets(()), [body])
         link.signal(Signal.END)
         assert link.wait(PATIENCE)
         assert [record["report"] for record in link.results.report()["workers_report"]] == bodies
@@ -310,9 +337,8 @@ def test_a_handler_may_read_what_main_is_waiting_for():
 
 def test_an_order_to_stop_that_is_not_obeyed_ends_with_a_kill(monkeypatch):
     """A listener that hangs in a scheduler of the user's is killed after the grace and a margin."""
-    monkeypatch.setattr(_link, "GRACE", 0.01)
     monkeypatch.setattr(_link, "_MARGIN", 0.01)
-    with link_to(deaf) as link:
+    with link_to(deaf, stop_grace=0.01) as link:
         link.signal(Signal.STOP_RIGHTNOW)
         assert link.wait(PATIENCE)
         assert isinstance(link.results.error, BossDied) and "SIGKILL" in str(link.results.error)
@@ -363,9 +389,8 @@ def test_what_a_forgotten_link_had_to_finish_is_finished_at_the_end_of_the_progr
 
 def test_the_end_of_the_program_stops_what_was_not_told_to_end(monkeypatch):
     """However deaf the listener is."""
-    monkeypatch.setattr(_link, "GRACE", 0.01)
     monkeypatch.setattr(_link, "_MARGIN", 0.01)
-    with link_to(deaf) as link:
+    with link_to(deaf, stop_grace=0.01) as link:
         link.finish()
         assert link not in _link._alive
         link.process.join(PATIENCE)
@@ -410,7 +435,7 @@ def test_a_listener_holds_no_end_of_the_other_bosses():
 
     def fds(setup):
         got = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd)}
-        setup.channel.outflow.push(encode(WorkerDone("w"), pack_object(got)))
+        setup.channel.outflow.push(encode(WorkerDone("w", 0), pack_object(got)))
         setup.channel.outflow.push(encode(Over()))
         flush(setup.channel)
 
@@ -439,7 +464,7 @@ def test_a_listener_that_cannot_be_started_leaves_nothing_behind(monkeypatch):
     before, alive = len(os.listdir("/proc/self/fd")), list(_link._alive)
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(BlockingIOError):
-        Link(None, {}, False, 0, "fork")
+        Link(None, {}, False, 0, Policy(), "fork")
     gc.collect()
     assert (len(os.listdir("/proc/self/fd")), _link._alive) == (before, alive)
 
@@ -457,9 +482,157 @@ def test_a_waiting_main_uses_no_cpu():
 def test_a_report_is_there_as_soon_as_it_was_sent():
     """Nothing paces the way up: main reads what has come at every call."""
     with link_to(echo) as link:
-        link.send(NewSets(), [b"x"])
+        link.send(NewSets(()), [b"x"])
         assert select.select([link._channel.fd], [], [], PATIENCE)[0]
         link.receive()
         assert link.results.report()["workers_report"] == [{"name": "echo", "report": b"x"}]
         link.send(Order(Signal.END))
         assert link.wait(PATIENCE)
+
+
+# -- sets of instructions, and their cancelling -----------------------------------------------------------
+
+
+def order(link, *names):
+    """Order one set for each name; return their numbers."""
+    sets = [{"name": name} for name in names]
+    return link.order({"common": 1}, sets, [b"common", *(b"set" for _ in sets)])
+
+
+def test_sets_have_numbers_in_sequence_that_main_and_listener_agree_on():
+    """Each call goes on where the last one ended; no set, no number."""
+    with link_to(numberer) as link:
+        assert (order(link, "a", "b"), order(link), order(link, "c")) == ([0, 1], [], [2])
+        assert link.results.knows("b") and link.results.knows(2) and not link.results.knows(3)
+        link.signal(Signal.END)
+        assert order(link, "too late") == []
+        assert not link.results.knows("too late")
+        assert link.wait(PATIENCE)
+        assert link.results.report()["workers_report"][0]["report"] == [([0, 1], 3), ([2], 2)]
+
+
+@pytest.mark.parametrize("last", [Signal.END, Signal.STOP, Signal.STOP_LISTENING, Signal.STOP_RIGHTNOW])
+def test_no_set_is_taken_after_the_last_order(last):
+    """Whichever of them it was; a HALT is none."""
+    with link_to(deaf) as link:
+        link.signal(Signal.HALT)
+        assert order(link, "a") == [0]
+        link.signal(last)
+        assert link.closed and order(link, "b") == []
+
+
+def test_what_was_told_is_known():
+    """Whether it began, and whether it is halted: RESUME undoes a HALT, nothing else does."""
+    with link_to(deaf) as link:
+        assert (link.begun, link.halted, link.closed) == (False, False, False)
+        told = []
+        for signal_ in (Signal.HALT, Signal.SEND_REPORT, Signal.RESUME, Signal.END):
+            link.signal(signal_)
+            told.append((link.begun, link.halted, link.closed))
+    assert told == [(False, True, False), (False, True, False), (True, False, False), (True, False, True)]
+
+
+def test_threads_that_order_at_once_get_numbers_of_their_own():
+    """In sequence for each call, all different, with a handler that orders too."""
+    got = []
+
+    def many():
+        got.extend(order(link, *"abcdefg") for _ in range(60))
+
+    interval = sys.getswitchinterval()
+    with link_to(numberer) as link:
+        threads = [threading.Thread(target=many) for _ in range(3)]
+        with timer(lambda signum, frame: got.append(order(link, "x", "y")), 0.002):
+            sys.setswitchinterval(1e-5)
+            for thread in threads:
+                thread.start()
+            many()
+            for thread in threads:
+                thread.join()
+            sys.setswitchinterval(interval)
+        assert all(numbers == [*range(numbers[0], numbers[0] + len(numbers))] for numbers in got)
+        flat = sorted(itertools.chain.from_iterable(got))
+        assert flat == [*range(len(flat))]
+        link.signal(Signal.END)
+        assert link.wait(PATIENCE)
+        came = link.results.report()["workers_report"][0]["report"]
+        assert sorted(numbers for numbers, _ in came) == sorted(got)
+
+
+def test_a_cancel_returns_what_the_listener_answers():
+    """To this request, not to another; in the order of the user."""
+    with link_to(canceller) as link:
+        assert link.cancel([3, "done", "a"], PATIENCE) == (3, "a")
+        assert link.cancel([], PATIENCE) == ()
+        assert link.results.answers == {}
+
+
+def test_a_cancel_is_bounded():
+    """None says that no answer has come in time; an end of the work is an answer: nothing was cancelled."""
+    with link_to(deaf) as link:
+        assert link.cancel(["a"], 0.02) is None
+        link.process.kill()
+        assert link.cancel(["a"], PATIENCE) == ()
+
+
+def test_threads_that_cancel_at_once_get_their_own_answers():
+    """Whoever reads it."""
+    got = {}
+
+    def cancel(name):
+        got[name] = [link.cancel([name, number], PATIENCE) for number in range(20)]
+
+    with link_to(canceller) as link:
+        threads = [threading.Thread(target=cancel, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        cancel("main")
+        for thread in threads:
+            thread.join()
+    assert got == {name: [(name, number) for number in range(20)] for name in ("a", "b", "c", "main")}
+
+
+def test_a_wait_ends_when_what_is_waited_for_is_so():
+    """Before the work is over; or at its end; or in vain at the deadline."""
+    with link_to(echo) as link:
+        assert not link.wait_until(lambda: link.results.reported == 1, 0.02)
+        link.send(NewSets((0,)), [b"x"])
+        assert link.wait_until(lambda: link.results.reported == 1, PATIENCE)
+        assert not link.results.over and not link.wait(0.0)
+        link.signal(Signal.END)
+        assert link.wait_until(lambda: False, PATIENCE) and link.results.over
+        assert link._waiting == 0
+
+
+def test_who_waits_is_called_at_every_news():
+    """For a bar that shows how far the work is; what it raises comes out of the wait, which can be repeated."""
+    with link_to(echo) as link:
+        seen = []
+        link.on_news = lambda: seen.append(link.results.reported)
+        link.send(NewSets((0,)), [b"x"])
+        assert link.wait_until(lambda: link.results.reported == 1, PATIENCE)
+        assert seen[-1] == 1
+        link.on_news = lambda: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            link.wait(PATIENCE)
+        assert (link._waiting, link._claims) == (0, {})
+
+
+def test_the_end_of_the_tie_is_told_once():
+    """What shows something can take it down."""
+    told = []
+    with link_to(collector) as link:
+        link.on_close = lambda: told.append("closed")
+        collected(link)
+        link.close()
+        link.close()
+        assert told == ["closed"]
+    assert told == ["closed"]
+
+
+def test_the_kill_comes_after_the_grace_that_the_user_gave(monkeypatch):
+    """A listener whose workers may take long to leave is not killed in the middle of that."""
+    monkeypatch.setattr(_link, "_MARGIN", 0.01)
+    with link_to(deaf, stop_grace=100.0) as link:
+        link.signal(Signal.STOP_RIGHTNOW)
+        assert not link.wait(0.05) and link.process.is_alive()

@@ -1,11 +1,16 @@
-"""The leaf that knows memory, on machines that are small trees of files."""
+"""The leaf that knows memory: on machines that are small trees of files, and what real processes use."""
 
 from __future__ import annotations
 
+import io
+import mmap
+import os
+import signal
 from pathlib import Path
 
 import psutil
 import pytest
+from forked import exit_code, fork, in_fork
 
 from taylorism import _memory
 
@@ -101,3 +106,107 @@ def test_this_machine_has_memory():
     total = psutil.virtual_memory().total / 1024**2
     assert 0 < _memory.usable_memory() <= total * 1.001
     assert _memory.read_ram() == pytest.approx(total)
+
+
+# -- what processes use -----------------------------------------------------------------------------------
+
+SIZE = 64 * 1024**2
+
+
+def kept_by_a_child(take, look):
+    """Fork a child that takes something and waits; return what `look` says of it."""
+
+    def check():
+        told, tell = os.pipe()
+
+        def child():
+            kept = take()
+            os.write(tell, b"!")
+            signal.pause()
+            return kept
+
+        pid = fork(child)
+        os.read(told, 1)
+        seen = look(pid)
+        os.kill(pid, signal.SIGKILL)
+        exit_code(pid)
+        return seen
+
+    return in_fork(check)
+
+
+def test_what_a_process_has_written_to_is_private_to_it():
+    """All of it, in MiB."""
+    assert 64 <= kept_by_a_child(lambda: b"x" * SIZE, _memory.private) < 100
+
+
+def test_what_a_process_shares_with_its_parent_is_private_to_neither():
+    """Pages are shared until one of the two writes to them."""
+
+    def check():
+        kept = b"x" * SIZE
+        alone = _memory.private(os.getpid())
+        assert alone >= 64
+        seen = kept_by_a_child(lambda: kept, lambda pid: (_memory.private(pid), _memory.private(os.getpid())))
+        return [alone - each >= 60 for each in seen]
+
+    assert in_fork(check) == [True, True]
+
+
+def test_a_shared_mapping_is_nobody_s_own():
+    """Neither private to a child, nor in what a fork would share as its own."""
+
+    def check():
+        before, shared = _memory.anonymous(), mmap.mmap(-1, SIZE)
+        shared.write(b"x" * SIZE)
+        grown = _memory.anonymous() - before
+        return grown, kept_by_a_child(lambda: shared[:: 4096], _memory.private)
+
+    grown, seen = in_fork(check)
+    assert grown < 32 and seen < 40
+
+
+def test_what_a_fork_would_share_is_measured():
+    """It grows with what we take, and shrinks with what we give back."""
+
+    def check():
+        before, kept = _memory.anonymous(), b"x" * SIZE
+        with_it = _memory.anonymous()
+        del kept
+        return with_it - before, _memory.anonymous() - before
+
+    grown, left = in_fork(check)
+    assert 60 <= grown <= 80 and left < 16
+
+
+def test_a_process_that_has_ended_has_nothing():
+    """Also before it is reaped; that is no error."""
+    pid = fork(int)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert _memory.private(pid) == 0.0
+    exit_code(pid)
+    assert _memory.private(pid) == 0.0
+
+
+def test_the_lines_of_the_kernel_that_count_are_summed(monkeypatch):
+    """Private and swapped pages; neither shared ones nor shares of what others have swapped."""
+    text = b"""560b6e2d4000-7fffb1d55000 ---p 00000000 00:00 0                          [rollup]
+Rss:                9000 kB
+Pss:                5000 kB
+Shared_Clean:       4000 kB
+Shared_Dirty:       3000 kB
+Private_Clean:      1024 kB
+Private_Dirty:      2048 kB
+Anonymous:          2222 kB
+Private_Hugetlb:    4096 kB
+Swap:               1024 kB
+SwapPss:             512 kB
+"""
+    monkeypatch.setattr("builtins.open", lambda *args: io.BytesIO(text))
+    assert _memory.private(1) == 8.0
+
+
+def test_a_kernel_that_says_nothing_or_nonsense_is_no_error(monkeypatch):
+    """None, or nothing."""
+    monkeypatch.setattr("builtins.open", lambda *args: io.BytesIO(b"nonsense"))
+    assert _memory.anonymous() is None and _memory.private(1) == 0.0

@@ -18,6 +18,7 @@ from forked import in_fork
 import taylorism.schedulers
 from taylorism import _setup
 from taylorism._channel import Channel, encode
+from taylorism._policy import Policy
 from taylorism._setup import Setup
 
 
@@ -49,9 +50,9 @@ def carried(setup):
     return pickle.loads(packed)
 
 
-def a_setup(channel, scheduler=None, shared=(), **more):
+def a_setup(channel, scheduler=None, shared=(), policy=Policy(), **more):
     """Make a setup."""
-    return Setup(channel, os.getpid(), scheduler, dict(shared), True, 77, **more)
+    return Setup(channel, os.getpid(), scheduler, dict(shared), True, 77, policy, **more)
 
 
 def rebuilt(value):
@@ -132,6 +133,26 @@ def test_a_whole_setup_survives():
         assert came.main_pid == os.getpid() and not came.forked and setup.forked
 
     in_fork(check, "/tmp" if os.path.isdir("/tmp") else os.getcwd())
+
+
+def ten_seconds(instructions):
+    """Be a time limit that can be imported."""
+    return 10.0
+
+
+def test_the_policy_survives():
+    """Every option, also a time limit that is a function."""
+    policy = Policy("collect", 3, 0.5, ten_seconds, 2.0, "/logs", True)
+    assert None not in vars(policy).values() and policy != Policy()
+
+    def check():
+        here, there = Channel.pair()
+        came = carried(a_setup(there, policy=policy))
+        here.close()
+        assert came.policy == policy
+        return came.policy.limit({})
+
+    assert in_fork(check) == 10.0
 
 
 def test_a_deleted_working_directory_is_no_obstacle(tmp_path):

@@ -126,3 +126,29 @@ def test_boss_that_cannot_be_spawned_leaves_nothing(tmp_path):
     until(lambda: not program.left())
 
 
+_OPTIONS = """
+import sys; sys.path.insert(0, {here!r})
+import taylorism, workers
+
+if __name__ == "__main__":
+    options = dict(on_error="collect", max_trials=2, timeout=50, log_dir={logs!r}, start_method={method!r})
+    boss = taylorism.Boss(**options)
+    boss.set_instructions([dict(name="bad", deed="say", value="fail"), dict(name="good", deed="echo", value=1)])
+    boss.wait_till_finished()
+    print(boss.get_report()["workers_info"]["bad"]["trials"], *boss.errors)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_options_reach_every_kind_of_listener(method, tmp_path):
+    """They are carried where there is no fork."""
+    path = tmp_path / "program.py"
+    path.write_text(_OPTIONS.format(here=str(workers.HERE), logs=str(tmp_path), method=method))
+    program = Program(tmp_path, str(path))
+    try:
+        code, out, err = program.end(50)
+        assert (code, out) == (0, "2 bad\n"), err
+        assert (tmp_path / "bad.out").read_text().count("bad says fail") == 2
+        program.leaves_nothing()
+    finally:
+        program.close()

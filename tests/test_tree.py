@@ -246,3 +246,222 @@ def test_the_mark_takes_no_standard_descriptor():
         return taken
 
     assert in_fork(check) == []
+
+
+# -- births and families ----------------------------------------------------------------------------------
+
+
+def ended(pid):
+    """Wait until a child has ended, without reaping it."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_birth_is_the_same_at_each_look_and_another_for_each_process():
+    """So that a number that is given out again is not taken for who had it before; the dead have none."""
+    pid = fork(wait_for_ever)
+    time.sleep(0.02)  # the clock of the births ticks a hundred times a second
+    later = fork(wait_for_ever)
+    assert _tree.birth(pid) == _tree.birth(pid) != ""
+    assert _tree.birth(pid) != _tree.birth(later)
+    assert int(_tree.birth(os.getpid())) <= int(_tree.birth(pid)) < int(_tree.birth(later))
+    for each in (pid, later):
+        os.kill(each, signal.SIGKILL)
+        exit_code(each)
+        assert _tree.birth(each) == ""
+
+
+def test_a_birth_is_found_whatever_the_program_is_called(tmp_path):
+    """The name of a program may have blanks and brackets, which are not those around it."""
+
+    def check():
+        program = tmp_path / "a) R 1 (b"
+        program.symlink_to("/bin/sleep")
+        process = subprocess.Popen([program, "50"])
+        born = _tree.birth(process.pid)
+        while "a) R" not in (stat := open(f"/proc/{process.pid}/stat").read()):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        return born.isdigit(), stat.rpartition(")")[2].split()[19] == born
+
+    assert in_fork(check) == (True, True)
+
+
+def test_a_family_is_its_roots_and_all_below_them(family):
+    """Parents before their children; nobody else's children."""
+    other = fork(wait_for_ever)
+    found = _tree.Family([family[1]])
+    assert found.living() == family[1:]
+    assert _tree.Family([family[0]]).living() == family
+    assert _tree.Family([]).living() == []
+    os.kill(other, signal.SIGKILL)
+    exit_code(other)
+
+
+def test_who_is_not_below_us_is_of_no_family():
+    """Whatever their number: our parent, ourselves, process 1."""
+    assert _tree.Family([os.getppid(), os.getpid(), 1]).living() == []
+
+
+def test_the_dead_belong_to_a_family_until_they_are_reaped():
+    """A worker is not gone before somebody has noted its end."""
+    pid = fork(int)
+    ended(pid)
+    family = _tree.Family([pid])
+    assert family.living() == [pid]
+    exit_code(pid)
+    assert family.living() == []
+
+
+def test_the_adopted_stay_in_the_family_of_their_dead_parent():
+    """They are ours then, like all others, and still known; so are the children that they have afterwards."""
+
+    def check():
+        _tree.become_subreaper()
+        reader, writer = os.pipe()
+        first = fork(chain, 2, writer)
+        pids = read_pids(reader, 3)
+        stranger = fork(wait_for_ever)
+        family = _tree.Family([first])
+        assert family.living() == pids
+        os.kill(first, signal.SIGKILL)
+        exit_code(first)
+        assert set(_tree.children(os.getpid())) == {pids[1], stranger}
+        assert family.living() == pids[1:]
+        os.kill(pids[1], signal.SIGKILL)
+        exit_code(pids[1])
+        assert family.living() == pids[2:]
+        os.kill(pids[2], signal.SIGKILL)
+        exit_code(pids[2])
+        return family.living() == [] and _tree.children(os.getpid()) == [stranger]
+
+    assert in_fork(check)
+
+
+def test_what_is_forked_between_two_looks_is_in_the_family():
+    """Each look finds it anew; it is known from then on, also without its parent."""
+
+    def check():
+        _tree.become_subreaper()
+        told, tell = os.pipe()
+        go, send = os.pipe()
+
+        def parent():
+            os.read(go, 1)
+            chain(1, tell)
+
+        pid = fork(parent)
+        family = _tree.Family([pid])
+        assert family.living() == [pid]
+        os.write(send, b"!")
+        pids = read_pids(told, 2)
+        assert family.living() == pids
+        os.kill(pid, signal.SIGKILL)
+        exit_code(pid)
+        return family.living() == pids[1:]
+
+    assert in_fork(check)
+
+
+def test_some_more_are_counted_in():
+    """Those that were there before stay as they were."""
+    pids = [fork(wait_for_ever) for _ in range(3)]
+    family = _tree.Family(pids[:1])
+    family.add(pids[:2])
+    assert family.living() == pids[:2]
+    family.add([])
+    family.add([pids[0]])
+    assert family.living() == pids[:2]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        exit_code(pid)
+    assert family.living() == []
+
+
+def test_a_number_that_was_given_out_again_is_of_another_family(monkeypatch, family):
+    """The system has few numbers; the birth tells who it is. Nobody of the new one's is stopped."""
+    known = _tree.Family(family[:1])
+    assert known.living() == family
+    births = {pid: _tree.birth(pid) for pid in family}
+    monkeypatch.setattr(_tree, "birth", lambda pid: births[pid] + ("0" if pid == family[1] else ""))
+    assert sorted(known.living()) == sorted(family)  # it is below the first, hence one of them all the same
+    monkeypatch.setattr(_tree, "birth", lambda pid: births[pid] + "1")
+    assert known.living() == []
+    monkeypatch.undo()
+    assert known.living() == [], "once gone, for ever gone"
+
+
+def test_who_is_counted_in_anew_is_known_by_the_new_birth(monkeypatch, family):
+    """One who had its number before was seen, and has ended since the last look."""
+    real = _tree.birth
+    monkeypatch.setattr(_tree, "birth", lambda pid: "5")
+    known = _tree.Family(family[:1])
+    monkeypatch.setattr(_tree, "birth", real)
+    known.add(family[:1])
+    assert known.living() == family
+
+
+def test_a_system_that_tells_no_births_has_families(monkeypatch, family):
+    """macOS: numbers are taken for what they seem."""
+    monkeypatch.setattr(_tree, "birth", lambda pid: "")
+    known = _tree.Family(family[:1])
+    assert known.living() == known.living() == family
+
+
+# -- tokens: whose is what we have adopted ----------------------------------------------------------------
+
+
+def with_token(life):
+    """Mark a process as a worker, have it call `life`; return the tokens of what that tells, and those expected."""
+
+    def check():
+        told, tell = os.pipe()
+        pipe = os.pipe()
+        token = str(os.fstat(pipe[0]).st_ino)
+        os.close(pipe[0])
+
+        def worker():
+            _tree.mark_worker(token)
+            life(tell)
+            wait_for_ever()
+
+        pid = fork(worker)
+        os.close(pipe[1])
+        (seen,) = read_pids(told, 1)
+        found = _tree.tokens(seen)
+        _tree.send([*_tree.descendants(pid), pid], signal.SIGKILL)
+        exit_code(pid)
+        return token in found, len(found)
+
+    return in_fork(check)
+
+
+def tell_and_wait(tell):
+    """Tell our number."""
+    os.write(tell, f"{os.getpid()}\n".encode())
+    wait_for_ever()
+
+
+def run_and_tell(tell, **options):
+    """Start a program that tells its number, with no descriptor but that."""
+    program = f"import os, time; os.write({tell}, b'%d\\n' % os.getpid()); time.sleep(50)"
+    subprocess.Popen([sys.executable, "-c", program], pass_fds=[tell], **options)
+
+
+def test_a_fork_of_a_worker_carries_its_token():
+    """In its descriptors: the pipe of the worker."""
+    assert with_token(lambda tell: fork(tell_and_wait, tell))[0]
+
+
+def test_a_program_of_a_worker_carries_its_token():
+    """In its environment: it has none of the descriptors."""
+    assert with_token(run_and_tell)[0]
+
+
+def test_what_is_nobody_s_carries_no_token_of_a_worker(family):
+    """Another's process, and one that is gone."""
+    pid = fork(int)
+    exit_code(pid)
+    assert _tree.tokens(pid) == set()
+    assert not with_token(lambda tell: run_and_tell(tell, env={}))[0]
+    assert "" not in _tree.tokens(family[0])

@@ -10,7 +10,7 @@ from forked import exit_code, fork, in_fork
 
 from taylorism import _upstream
 from taylorism._channel import Channel, encode
-from taylorism._messages import NewSets, Order, Over, Signal, Snapshot, WorkerDone
+from taylorism._messages import End, Movements, NewSets, Order, Over, Signal, Snapshot, Start, State, WorkerDone
 from taylorism._upstream import Upstream
 
 
@@ -59,27 +59,27 @@ def stage():
 def test_orders_come_in_order_and_once(stage):
     """With their segments; nothing comes of nothing."""
     assert stage.orders() == []
-    stage.order(NewSets(), [b"common", b"set"])
+    stage.order(NewSets((0,)), [b"common", b"set"])
     stage.order(Order(Signal.RESUME))
     frames = list(stage.upstream.orders(stage.ready()))
-    assert [frame.head for frame in frames] == [NewSets(), Order(Signal.RESUME)]
+    assert [frame.head for frame in frames] == [NewSets((0,)), Order(Signal.RESUME)]
     assert [bytes(segment) for segment in frames[0].segments] == [b"common", b"set"]
     assert stage.orders() == [] and not stage.upstream.hung_up
 
 
 def test_events_go_out_at_the_flush(stage):
     """And then all is said."""
-    stage.upstream.tell(WorkerDone("a"), [b"report"])
+    stage.upstream.tell(WorkerDone("a", 0), [b"report"])
     stage.upstream.tell(Over())
     assert not stage.upstream.all_said
     stage.upstream.flush(at_once=True)
-    assert stage.upstream.all_said and stage.heard() == [WorkerDone("a"), Over()]
+    assert stage.upstream.all_said and stage.heard() == [WorkerDone("a", 0), Over()]
 
 
 def test_a_main_that_does_not_read_blocks_nobody(stage):
     """The loop waits for room, and goes on when there is some; idle, it is not woken by room."""
     assert stage.ready() == set()
-    stage.upstream.tell(WorkerDone("a"), [bytes(5_000_000)])
+    stage.upstream.tell(WorkerDone("a", 0), [bytes(5_000_000)])
     stage.upstream.flush(at_once=True)
     assert not stage.upstream.all_said
     heard = []
@@ -87,7 +87,7 @@ def test_a_main_that_does_not_read_blocks_nobody(stage):
         heard += stage.heard()
         assert stage.poller.poll(5000), "nobody tells that there is room"
         stage.upstream.flush(at_once=True)
-    assert heard + stage.heard() == [WorkerDone("a")]
+    assert heard + stage.heard() == [WorkerDone("a", 0)]
     assert stage.ready() == set()
 
 
@@ -97,14 +97,14 @@ def test_what_comes_in_a_burst_is_written_together(stage, monkeypatch):
     monkeypatch.setattr(_upstream.time, "monotonic", lambda: now[0])
     told = []
     for name in "abc":
-        stage.upstream.tell(WorkerDone(name))
+        stage.upstream.tell(WorkerDone(name, 0))
         stage.upstream.flush(at_once=False)
         told.append(stage.heard())
-    assert told == [[WorkerDone("a")], [], []]
+    assert told == [[WorkerDone("a", 0)], [], []]
     assert stage.upstream.next_due() == 100.0 + _upstream.PAUSE
     now[0] += _upstream.PAUSE
     stage.upstream.flush(at_once=False)
-    assert stage.heard() == [WorkerDone("b"), WorkerDone("c")]
+    assert stage.heard() == [WorkerDone("b", 0), WorkerDone("c", 0)]
     assert stage.upstream.next_due() == float("inf")
     stage.upstream.tell(Over())
     stage.upstream.flush(at_once=True)
@@ -115,10 +115,64 @@ def test_a_deaf_main_is_told_nothing(stage):
     """After STOP_LISTENING; it may still give orders."""
     stage.upstream.tell(Over())
     stage.upstream.deaf = True
-    stage.upstream.tell(WorkerDone("a"))
+    stage.upstream.tell(WorkerDone("a", 0))
     stage.upstream.flush(at_once=True)
     stage.order(Order(Signal.STOP_RIGHTNOW))
     assert stage.heard() == [Over()] and stage.orders() == [Order(Signal.STOP_RIGHTNOW)]
+
+
+def a_start(number):
+    """Return the start of a worker."""
+    return Start(number, f"w{number}", 100 + number, None, 1, 5.0)
+
+
+def test_movements_are_written_together_and_in_order(stage):
+    """One event for all that came close upon each other; once."""
+    moves = (a_start(1), a_start(2), End(1, State.DONE, 6.0, 0), a_start(1))
+    for move in moves:
+        stage.upstream.note(move)
+    stage.upstream.flush(at_once=True)
+    assert stage.heard() == [Movements(moves)]
+    stage.upstream.flush(at_once=True)
+    assert stage.heard() == []
+
+
+def test_movements_come_before_what_may_be_the_last_word_on_them(stage):
+    """But for reports, which are many: each event of its own would wake main."""
+    stage.upstream.note(a_start(1))
+    stage.upstream.tell(WorkerDone("w1", 1))
+    stage.upstream.note(End(1, State.DONE, 6.0))
+    stage.upstream.tell(Over())
+    stage.upstream.flush(at_once=True)
+    moves = Movements((a_start(1), End(1, State.DONE, 6.0)))
+    assert stage.heard() == [WorkerDone("w1", 1), moves, Over()]
+
+
+def test_a_movement_alone_is_written_soon(stage, monkeypatch):
+    """Not with the next report, which may be hours away: the loop is told when."""
+    now = [100.0]
+    monkeypatch.setattr(_upstream.time, "monotonic", lambda: now[0])
+    stage.upstream.flush(at_once=True)
+    assert stage.upstream.next_due() == float("inf")
+    stage.upstream.note(a_start(1))
+    assert stage.upstream.next_due() == 100.0 + _upstream.PAUSE
+    stage.upstream.flush(at_once=False)
+    assert stage.heard() == []
+    now[0] += _upstream.PAUSE
+    stage.upstream.flush(at_once=False)
+    assert stage.heard() == [Movements((a_start(1),))]
+    assert stage.upstream.next_due() == float("inf")
+
+
+def test_a_deaf_or_absent_main_is_told_of_no_movement(stage):
+    """Neither then nor later, and the loop is not woken for it."""
+    stage.upstream.deaf = True
+    stage.upstream.note(a_start(1))
+    stage.upstream.flush(at_once=True)
+    assert stage.heard() == [] and stage.upstream.next_due() == float("inf")
+    stage.upstream.hang_up()
+    stage.upstream.note(a_start(2))
+    assert stage.upstream.all_said and stage.upstream.next_due() == float("inf")
 
 
 @pytest.mark.parametrize("unsaid", [False, True])

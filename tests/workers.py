@@ -692,6 +692,44 @@ def log_it(value: str, worker: Any) -> None:
     logging.getLogger("user").warning(value)
 
 
+# -- for the options ------------------------------------------------------------------------------------
+
+
+@deed
+def fail_till(value: Any, worker: Any) -> Any:
+    """Note a launch in the file ``value[0]``; fail until there were ``value[1]`` of them."""
+    path, trials = Path(value[0]), value[1]
+    with path.open("a") as file:
+        file.write(f"{worker.name}\n")
+    if len(path.read_text().splitlines()) < trials:
+        raise ValueError(f"trial {len(path.read_text().splitlines())}")
+    return "at last"
+
+
+@deed
+def say(value: Any, worker: Any) -> Any:
+    """Write to both standard outputs, from Python and from a program; then fail, if told to."""
+    print(f"{worker.name} says {value}", flush=True)
+    os.system(f"echo a program of {worker.name} >&2")
+    if value == "fail":
+        raise ValueError("after having said something")
+
+
+@deed
+def allocate(value: Any, worker: Any) -> Any:
+    """Use `value` MiB for a moment."""
+    import numpy as np
+
+    return float(np.ones(value * 2**17).sum())
+
+
+@deed
+def burn(value: Any, worker: Any) -> Any:
+    """Use so many seconds of processor time."""
+    while time.process_time() < value:
+        pass
+
+
 # ---------------------------------------------------------------------------------------------------------
 # special workers
 # ---------------------------------------------------------------------------------------------------------

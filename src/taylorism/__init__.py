@@ -3,11 +3,12 @@
 A map of the package; each module says in its first line to which kind of process it belongs::
 
       main process            listener process                         worker process
-      _run  _boss  _link ===> _listener  _ledger  _crew  _hiring ====> _child  Worker._task
-            _results  <======            _upstream  schedulers  <=====
+      _run  _boss  _link ===> _listener  _ledger  _launcher  _hiring ==> _child  Worker._task
+            _results  <======   _upstream  schedulers  _crew  <=========
+            _status  _progress             _court  _ladder  _usage
 
-      carried from one to another: _messages, over _channel
-      of all: _errors  _signals  _process  _instructions    leaves: _tree  _streams  _cpus  _memory
+      carried from one to another: _messages, over _channel; what the caller wants: _policy
+      of all: _errors  _signals  _process  _instructions    leaves: _tree  _streams  _logs  _cpus  _memory
       on demand: util, which is _shared, over _segments  _robust  _pages
 
 `docs/design.md` says why it is so.
@@ -35,8 +36,12 @@ from taylorism._errors import (
     TransmissionError,
     UnequalLengths,
     UnknownOrder,
+    UnknownWorker,
+    WaitTimeout,
     WorkerDied,
     WorkerNotStarted,
+    WorkersFailed,
+    WorkerTimeout,
     WorkerTraceback,
 )
 from taylorism._run import batch_main, run_as_server
@@ -61,10 +66,14 @@ __all__ = [
     "TransmissionError",
     "UnequalLengths",
     "UnknownOrder",
+    "UnknownWorker",
+    "WaitTimeout",
     "Worker",
     "WorkerDied",
     "WorkerNotStarted",
+    "WorkerTimeout",
     "WorkerTraceback",
+    "WorkersFailed",
     "__version__",
     "batch_main",
     "binding_setup",

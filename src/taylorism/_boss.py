@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import os
 import sys
+import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from numbers import Integral
+from types import TracebackType
 from typing import Any
 
 import footprints
 
 from taylorism import _cpus, _instructions
-from taylorism._errors import TaylorismError, UnknownOrder
+from taylorism._errors import BadOption, TaylorismError, UnknownOrder, UnknownWorker, WaitTimeout
 from taylorism._link import Link
-from taylorism._messages import NewSets, Signal
-from taylorism._policy import checked_scheduler, checked_start_method
+from taylorism._messages import Signal
+from taylorism._policy import (
+    TimeLimit,
+    check_travels,
+    checked_policy,
+    checked_scheduler,
+    checked_start_method,
+    checked_wait,
+)
+from taylorism._status import Status, status_of
 
 __all__ = ["NOTHING", "Boss"]
 
@@ -24,11 +37,14 @@ _log = logging.getLogger("taylorism")
 #: seconds for which a listener that has said its last word may keep `get_report`, so that it is reaped
 _LAST_BREATH = 0.5
 
+#: seconds, beyond the grace of the workers, in which a listener answers
+_PATIENCE = 10.0
+
 #: the default of instructions; nobody writes to it
 NOTHING: dict[str, Any] = {}
 
 
-@functools.cache
+@cache
 def _default_scheduler(width: int) -> Any:
     """Return what ``max_threads=0`` stands for now; schedulers have no state, so that one serves all Bosses."""
     return footprints.proxy.scheduler(limit="threads", max_threads=width)
@@ -55,13 +71,35 @@ class Boss:
     start_method : {'fork', 'spawn', 'forkserver'}, optional
         How the listener is started; workers are forks of it. ``fork`` where it exists, unless the environment
         variable ``TAYLORISM_START_METHOD`` says otherwise.
+    on_error : {'stop', 'finish', 'collect'}
+        What the failure of a worker leads to. ``'stop'``: the others are stopped, and it is raised. ``'finish'``:
+        everything is run, then one `WorkersFailed` is raised that holds them all. ``'collect'``: everything is
+        run and nothing is raised; the exceptions are in `errors`, and in the report.
+    max_trials : int
+        Launches of a set of instructions in all: one that failed is tried again, under the same name, ahead of
+        what waits. Only its last failure counts.
+    retry_delay : float
+        Seconds before the second launch, doubled for each further one.
+    timeout : float or callable, optional
+        Seconds of wall time for each worker, or what returns them (or None) for its instructions. A worker that
+        takes longer is stopped, with all that it has started, and has failed with `WorkerTimeout`.
+    stop_grace : float
+        Seconds between SIGTERM and SIGKILL where a worker is stopped.
+    log_dir : path, optional
+        Directory for what each worker, and the programs that it starts, write to standard output and error:
+        ``<name>.out`` and ``<name>.err``, appended to. It is made if it does not exist.
+    progress : bool
+        Show how far the work is while main waits: a bar (tqdm, of the extra ``progress``) on a terminal or in
+        a notebook, else a line through the logger every 30 s, at INFO.
 
     Raises
     ------
     AssertionError
         `scheduler` has no callable `launchable`.
     ValueError
-        No such start method.
+        An option has a value that it cannot have (`BadOption`).
+    OSError
+        `log_dir` cannot be made or written to.
 
     Examples
     --------
@@ -86,18 +124,40 @@ class Boss:
         sharedmemory_common_instructions: Mapping[str, Any] = NOTHING,
         *,
         start_method: str | None = None,
+        on_error: str = "stop",
+        max_trials: int = 1,
+        retry_delay: float = 0.0,
+        timeout: TimeLimit = None,
+        stop_grace: float = 5.0,
+        log_dir: str | os.PathLike[str] | None = None,
+        progress: bool = False,
     ) -> None:
+        policy = checked_policy(
+            on_error=on_error,
+            max_trials=max_trials,
+            retry_delay=retry_delay,
+            timeout=timeout,
+            stop_grace=stop_grace,
+            log_dir=log_dir,
+            progress=progress,
+        )
         if scheduler is None:
             scheduler = _default_scheduler(_cpus.default_width())
         self.scheduler = checked_scheduler(scheduler)
         self.name = name
         self.verbose = verbose
         self.maxlenreport = int(maxlenreport)
-        self._raised = False
+        self._policy = policy
+        self._raised: BaseException | None = None
         method = checked_start_method(start_method)
+        check_travels(policy, method)
         self._link = Link(
-            scheduler, sharedmemory_common_instructions, verbose, self.maxlenreport, method
+            scheduler, sharedmemory_common_instructions, verbose, self.maxlenreport, policy, method
         )
+        if progress:
+            from taylorism._progress import watcher
+
+            self._link.on_news = watcher(self._link.results)
         self._process = self._link.process
         self.control_messenger_out = ControlMessenger(self._link)
         forget = weakref.finalize(self, self._link.drop)
@@ -109,24 +169,30 @@ class Boss:
 
     def set_instructions(
         self,
-        common_instructions: Mapping[str, Any] = NOTHING,
-        individual_instructions: Mapping[str, Any] = NOTHING,
+        common_instructions: Mapping[str, Any] | Sequence[Mapping[str, Any]] = NOTHING,
+        individual_instructions: Mapping[str, Any] | Sequence[Mapping[str, Any]] = NOTHING,
         fatal: bool = True,
         *,
         common: Mapping[str, Any] | None = None,
-        individual: Mapping[str, Any] | None = None,
-    ) -> None:
+        individual: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
         """Order one worker for each index of the individual instructions; may be repeated at any time.
 
         Parameters
         ----------
         common_instructions, common : dict
             Attributes of every worker.
-        individual_instructions, individual : dict of sequences
-            For each attribute one value for each worker, all of one length; they win over the common ones. No
-            individual instruction, no worker.
+        individual_instructions, individual : dict of sequences, or list of dicts
+            For each attribute one value for each worker, all of one length; or the attributes of each worker. They
+            win over the common ones. No individual instruction, no worker. A list of dicts may also be the only
+            argument.
         fatal : bool
             Whether instructions that make no sense also stop the workers that run.
+
+        Returns
+        -------
+        list of int
+            An id for each worker, for `cancel`, in order; empty once `end` was called, for nothing is taken then.
 
         Raises
         ------
@@ -136,20 +202,24 @@ class Boss:
             A value is no sequence, a name no string, or something cannot be pickled
             (`InstructionsNotPicklable`).
         Exception
-            That of a worker, if the work has already failed.
+            That of a worker, if it has stopped everything already.
         """
-        common = common_instructions if common is None else common
         individual = individual_instructions if individual is None else individual
-        self._raise_failure()
+        common_part: Any = common_instructions if common is None else common
+        if not individual and isinstance(common_part, (list, tuple)):
+            common_part, individual = NOTHING, common_part
+        self._raise_what_stopped()
         try:
-            segments = _packed(common, individual)
+            _instructions.check_names(common_part, "common")
+            sets = _instructions.gathered(individual)
+            packed = _instructions.pack(common_part, sets)
         except TaylorismError:
             if fatal:
                 self.stop_them_working()
             raise
-        if len(segments) > 1:
-            self._link.send(NewSets(), segments)
-            self._raise_failure()
+        numbers = self._link.order(common_part, sets, packed)
+        self._raise_what_stopped()
+        return numbers
 
     def make_them_work(self, terminate: bool = False, stop_listening: bool = False) -> None:
         """Start, or go on after a halt.
@@ -167,9 +237,50 @@ class Boss:
         if terminate:
             self.end()
 
-    def stop_them_working(self) -> None:
-        """Stop the running workers now, start no others. May be repeated, from any thread or signal handler."""
-        self._link.signal(Signal.STOP_RIGHTNOW)
+    def halt(self) -> None:
+        """Start no more workers, until `make_them_work`; those that run go on."""
+        self._link.signal(Signal.HALT)
+
+    def stop_them_working(self, right_now: bool = True) -> None:
+        """Start no more workers, for good. May be repeated, from any thread or signal handler.
+
+        Parameters
+        ----------
+        right_now : bool
+            Also stop those that run; else they finish.
+        """
+        self._link.signal(Signal.STOP_RIGHTNOW if right_now else Signal.STOP)
+
+    def cancel(self, *names_or_ids: str | int) -> list[str | int]:
+        """Take workers out of the queue, and stop those that run, with all that they have started.
+
+        What is cancelled has not failed: it triggers no `on_error` and is not tried again. Returns when
+        the processes are gone.
+
+        Parameters
+        ----------
+        *names_or_ids : str or int
+            Names of workers, or what `set_instructions` returned.
+
+        Returns
+        -------
+        list of str and int
+            Those that were cancelled, as they were given; the others had ended before.
+
+        Raises
+        ------
+        UnknownWorker
+            Nothing of that name or id was ordered; nothing is cancelled then. (A name that a Worker class
+            makes out of its attributes is known when the worker has started.)
+        """
+        self._link.receive()
+        wanted = [self._known(each) for each in names_or_ids]
+        if not wanted:
+            return []
+        cancelled = self._link.cancel(wanted, self._policy.stop_grace + _PATIENCE)
+        if cancelled is None:
+            raise WaitTimeout(f"the listener, pid {self._process.pid}, does not answer: stop the Boss.")
+        return list(cancelled)
 
     def end(self) -> None:
         """Say that no more instructions will come: the listener leaves when all is done."""
@@ -177,35 +288,140 @@ class Boss:
 
     # -- results --------------------------------------------------------------------------------------
 
-    def wait_till_finished(self) -> None:
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all that was ordered is settled; the Boss stays ready for more.
+
+        A new Boss is set to work. One that was halted is not: only the workers that run are waited for.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether all is settled: done, failed or cancelled.
+
+        Raises
+        ------
+        Exception
+            What a worker raised, if that stops everything; `WorkersFailed` with ``on_error='finish'``, when all
+            is settled; each time that this is called.
+        """
+        deadline = _deadline(timeout)
+        self._begin()
+        if self._link.halted:
+            self._link.cancel((), _PATIENCE)  # for all the news so far
+        self._link.wait_until(self._stands_still, _left(deadline))
+        self._raise_failure()
+        return self._link.results.settled
+
+    def poll(self) -> bool:
+        """Return whether all that was ordered is settled; never waits.
+
+        Raises
+        ------
+        Exception
+            What `wait` would raise.
+        """
+        self._link.receive()
+        error = self._link.results.error
+        if error is not None:
+            self._tell(error)
+            raise error.with_traceback(None)
+        return self._link.results.settled
+
+    def wait_till_finished(self, timeout: float | None = None) -> None:
         """`end`, then wait until all is done.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
 
         Raises
         ------
         Exception
             What a worker raised: same class, same arguments; each time that this is called.
+        WorkersFailed
+            Some workers failed, and ``on_error='finish'``.
         WorkerDied
             A worker's process was killed, or left without a report.
+        WaitTimeout
+            It is not all done in that time; the work goes on.
         BossDied
             The listener was killed.
         """
+        timeout = checked_wait(timeout)
         self._link.signal(Signal.RESUME)
         self.end()
         try:
-            self._link.wait()
-            self._link.close()
+            finished = self._link.wait(timeout)
+            if finished:
+                self._link.close()
         except BaseException:
             self._link.give_up()
             raise
         self._raise_failure()
+        if not finished:
+            raise _not_in_time("the end of the work", timeout)
 
-    def get_report(self, interim: bool = True) -> dict[str, Any] | None:
-        """Return what is done; never waits.
+    def as_completed(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+        """Give out the records as the work goes on, that of work added meanwhile included.
+
+        A new Boss is set to work. Ends when all is settled.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds from this call to the end of the work, at most.
+
+        Yields
+        ------
+        dict
+            ``{'name': str, 'report': object}``, in order of completion, those that are there already first.
+
+        Raises
+        ------
+        Exception
+            What `wait` would raise, after the records that came before.
+        WaitTimeout
+            The work is not settled in that time; it goes on.
+        """
+        deadline = _deadline(timeout)
+        self._begin()
+        return self._records(deadline, timeout)
+
+    def _records(self, deadline: float | None, timeout: float | None) -> Iterator[dict[str, Any]]:
+        results, given = self._link.results, 0
+        while True:
+            in_time = self._link.wait_until(partial(self._has_more, given), _left(deadline))
+            for record in results.records_from(given):
+                given += 1
+                yield record
+            if self._stands_still() and results.reported == given:
+                break  # asked after the last record was given: more work may have been ordered with it
+            if not in_time:
+                raise _not_in_time("the next record", timeout)
+        self._raise_failure()
+
+    def _has_more(self, given: int) -> bool:
+        return self._link.results.reported > given or self._stands_still()
+
+    def get_report(
+        self, interim: bool = True, block: bool = False, timeout: float | None = None
+    ) -> dict[str, Any] | None:
+        """Return what is done.
 
         Parameters
         ----------
         interim : bool
             While the work is going on, return what is done so far rather than None.
+        block : bool
+            Wait until all that was ordered is settled, as `wait` does.
+        timeout : float, optional
+            Seconds to wait at most.
 
         Returns
         -------
@@ -214,36 +430,125 @@ class Boss:
             completion; the status is one of ``interim``, ``finished``, ``pending``, ``workers exception`` and
             ``transmission exception``. With ``pending``, the key `pending` has the sets that never ran, and
             `stopped` the names of the workers that were interrupted. After a failure, `workers_report` is the
-            exception, `traceback` its lines, and `workers_done` has the records.
+            exception, `traceback` its lines, and `workers_done` has the records. `errors` has the exceptions of
+            the workers that failed, by name, and `workers_info` what is known of each worker: see
+            :doc:`howto/failures`.
 
         Raises
         ------
         Exception
             What a worker raised, unless it has been raised before.
+        WaitTimeout
+            It is not all settled in that time.
         """
+        if block and not self._block(timeout):
+            raise _not_in_time("the report", timeout)
         results = self._link.results
         self._link.receive()
-        if results.error is not None and not self._raised:
+        if results.error is not self._raised:
             self._raise_failure()
-        if results.over or results.error is not None or interim or results.snapshot:
+        if block or results.over or results.error is not None or interim or results.snapshot:
             results.snapshot = False
             if results.over:
                 self._link.close(_LAST_BREATH)
             return results.report()
         return None
 
+    def _block(self, timeout: float | None) -> bool:
+        """Wait until all is settled; what there is to raise has been raised before, or will be by the caller."""
+        deadline = _deadline(timeout)
+        self._begin()
+        return self._link.wait_until(self._stands_still, _left(deadline))
+
+    def status(self) -> Status:
+        """Return the names of the workers that are pending, running, done, failed and cancelled."""
+        self._link.receive()
+        return status_of(self._link.results)
+
+    @property
+    def errors(self) -> dict[str, BaseException]:
+        """The exceptions of the workers that have failed so far, by name."""
+        self._link.receive()
+        return self._link.results.errors
+
+    # -- as a context ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Boss:  # noqa: PYI034 - `Self` is not to be had before Python 3.11
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait till all is finished; stop everything where an exception is on its way."""
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            self.wait_till_finished()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Stop everything, and wait for the end; raises nothing but what interrupts it."""
+        with suppress(Exception):  # the one that is on its way out came first
+            self.stop_them_working()
+            self.wait_till_finished()
+
+    # -- common parts ---------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Set a new Boss to work: to wait for it would never end."""
+        if not self._link.begun:
+            self._link.signal(Signal.RESUME)
+
+    def _stands_still(self) -> bool:
+        """Whether nothing more will come by itself."""
+        results = self._link.results
+        if results.settled or results.fatal is not None:
+            return True
+        return self._link.halted and results.idle
+
+    def _known(self, wanted: str | int) -> str | int:
+        """Return a name or an id that was ordered."""
+        if not isinstance(wanted, (str, Integral)) or isinstance(wanted, bool):
+            raise BadOption(f"cancel takes names and ids of workers, not {wanted!r}.")
+        wanted = wanted if isinstance(wanted, str) else int(wanted)
+        if not self._link.results.knows(wanted):
+            raise UnknownWorker(
+                f"there is no worker {wanted!r}: take a name or an id that set_instructions() returned, or that "
+                "status() shows."
+            )
+        return wanted
+
+    def _raise_what_stopped(self) -> None:
+        self._link.receive()
+        if self._link.results.fatal is not None:
+            self._raise_failure()
+
     def _raise_failure(self) -> None:
         self._link.receive()
         results = self._link.results
-        if results.error is None:
+        error = results.error
+        if error is None:
             return
-        if not self._raised:
-            self._raised = True
-            _announce(results.traceback)
-            self._link.wait(_LAST_BREATH)  # for the others to be stopped
+        if self._tell(error):
+            self._link.wait(_LAST_BREATH if results.fatal is not None else 0)  # for the others to be stopped
         if results.over:
             self._link.close(_LAST_BREATH)
-        raise results.error.with_traceback(None)  # it would grow with each time
+        raise error.with_traceback(None)  # it would grow with each time
+
+    def _tell(self, error: BaseException) -> bool:
+        """Announce what is about to be raised; return whether it is for the first time."""
+        if error is self._raised:
+            return False
+        self._raised = error
+        if self._link.results.fatal is not None:  # the listener has told of each of several
+            _announce(self._link.results.traceback)
+        return True
 
     def __repr__(self) -> str:
         return f"<Boss {self.name or ''} listener {self._process.pid}: {self._link.results.status}>"
@@ -268,7 +573,7 @@ class ControlMessenger:
         elif isinstance(order, dict):
             self.send([order])
         elif isinstance(order, list) and all(isinstance(each, dict) for each in order):
-            self._link.send(NewSets(), _instructions.pack({}, order))
+            self._link.order({}, order, _instructions.pack({}, order))
         else:
             names = ", ".join(Boss.control_signals)
             raise UnknownOrder(
@@ -276,10 +581,20 @@ class ControlMessenger:
             )
 
 
-def _packed(common: Mapping[str, Any], individual: Mapping[str, Any]) -> Sequence[bytes]:
-    _instructions.check_names(common, "common")
-    _instructions.check_names(individual, "individual")
-    return _instructions.pack(common, _instructions.deal(individual))
+def _deadline(timeout: float | None) -> float | None:
+    """Return when a wait that begins now is over, on the monotonic clock."""
+    seconds = checked_wait(timeout)
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _not_in_time(what: str, timeout: float | None) -> WaitTimeout:
+    return WaitTimeout(
+        f"{what} has not come within {timeout} s; the work goes on: wait again, or end it by stop_them_working()."
+    )
 
 
 def _announce(traceback: tuple[str, ...]) -> None:

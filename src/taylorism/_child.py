@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from taylorism import _channel, _compat, _errors, _signals, _streams
+from taylorism import _channel, _compat, _errors, _logs, _signals, _streams
 from taylorism._messages import Failure, Notice, Outcome
 
 if TYPE_CHECKING:
@@ -100,11 +100,14 @@ def _shown(report: object, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + " ..."
 
 
-def run(worker: Worker) -> NoReturn:
-    """Do all of a worker's life in its process."""
+def run(worker: Worker, log_dir: str | None = None) -> NoReturn:
+    """Do all of a worker's life in its process; what it writes goes to its files in `log_dir`, if any."""
     interruption = _signals.Interruption()
     try:
         interruption.begin()
+        if log_dir is not None:
+            _logs.redirect(log_dir, worker.name)
+            _streams.stand_on_descriptors()
         result = _perform(worker)
         interruption.disarm()
     except BaseException as error:  # raised outside of the task: by a signal, between two steps of ours

@@ -1,8 +1,4 @@
-"""Listener: the workers that run: their start, their notices, their deaths, and the stop ladder.
-
-The ladder is the same for one reason or another, and always bounded: SIGTERM and SIGCONT to the whole tree,
-a grace time in which ``finally`` blocks run, SIGKILL until nothing is left, reap. C and Fortran code never runs a
-Python handler, and a task may swallow anything; that is what the second step is for.
+"""Listener: the workers that run: their start, their notices, their deaths, and how they are stopped.
 
 Deaths come by SIGCHLD, and all that is dead is reaped in one go, the orphans that a worker left and we adopted
 (`_tree.become_subreaper`) included. A descriptor for each process (`pidfd_open`) was tried: four more system
@@ -10,53 +6,100 @@ calls for each worker, twice the descriptors, and the adopted would need the sig
 
 A dead worker's pipe is read to its end before anything is concluded: a whole frame is a report. End of file says
 nothing, because what the task forked holds copies of the pipe.
+
+Everything may be stopped at once, or one worker alone, each by a `_ladder.Ladder`. A worker that is stopped alone,
+or that failed while the others go on, is gone when all that it had started, and we have adopted, is gone too. What
+is left by a worker that ends well was left on purpose, and is spared: so each worker has a token then, by which
+what it has started is known (`_tree.tokens`). What carries none is not given the benefit of the doubt.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _streams, _tree
+from taylorism import _child, _logs, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import TaylorismError
+from taylorism._ladder import Ladder
+from taylorism._ledger import Job
+from taylorism._messages import Outcome, State
+from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
+from taylorism._usage import Baseline, Lookout, Usage
 
 __all__ = ["Crew", "Member"]
 
-#: seconds between SIGTERM and SIGKILL
-GRACE = 5.0
-#: seconds between SIGKILL and giving up on a process that the system cannot end (a dead network disk)
-_UNKILLABLE = 3.0
-#: seconds between two rounds of SIGKILL: what is killed may have forked meanwhile
-_ROUND = 0.05
 #: seconds for which a process may live on after its report: threads and children that it waits for
 LINGER = 5.0
+
+_NEVER = float("inf")
 
 
 @dataclass(eq=False)
 class Member:
-    """A running worker, and what is known of its end."""
+    """A running worker, and what is known of its end.
+
+    Attributes
+    ----------
+    token : str
+        The number of its pipe, by which what it starts can be told.
+    logged : tuple of two int
+        Bytes in its log files before it began.
+    seconds : float
+        What time it may take.
+    deadline : float
+        When it has had that, on the monotonic clock.
+    leave_by : float
+        When its process has to be gone, its notice having come.
+    family : Family or None
+        What is being stopped on its account alone, itself included; `ladder` is how.
+    sentence : str
+        Why: a word of `State`.
+    spoke_first : bool
+        Whether its failure, or its death, came before everything was stopped.
+    verdict : str
+        The state that it ends in, once that is known.
+    """
 
     worker: Any
-    instructions: dict[str, Any]
+    job: Job
     process: ForkedProcess
     inflow: Inflow
+    usage: Usage
+    token: str = ""
+    logged: tuple[int, int] = (0, 0)
     notice: Frame | None = None
-    leave_by: float = float("inf")
+    seconds: float = _NEVER
+    deadline: float = _NEVER
+    leave_by: float = _NEVER
+    family: _tree.Family | None = None
+    ladder: Ladder | None = None
+    sentence: str = ""
+    spoke_first: bool = False
+    verdict: str = ""
 
     @property
     def name(self) -> str:
         """Name of the worker."""
         name: str = self.worker.name
         return name
+
+    @property
+    def gone(self) -> bool:
+        """Whether its end has been noted, and nothing is left that has to go with it."""
+        return self.process.noted and (self.ladder is None or self.ladder.at_the_end)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether its report has come."""
+        return self.notice is not None and self.notice.head.outcome is Outcome.REPORT
 
 
 class Crew:
@@ -70,25 +113,36 @@ class Crew:
         Called in each child: closes what is the listener's alone.
     shown : int
         Characters of each report that come with it as text.
+    policy : Policy
+        What the caller wants on failure, time and output.
     """
 
     def __init__(
-        self, poller: select.poll, forget: Callable[[], None], shown: int
+        self, poller: select.poll, forget: Callable[[], None], shown: int, policy: Policy
     ) -> None:
         self._poller = poller
         self._forget = forget
         self._shown = shown
+        self._policy = policy
+        self._baseline = Baseline()
+        self._lookout = Lookout()
         self._members: dict[int, Member] = {}
         self._by_pipe: dict[int, Member] = {}
         self._lingering: list[Member] = []
-        self._kill_at = float("inf")
-        self._give_up_at = float("inf")
-        self.stopping = False
+        self._spared: set[str] = set()  # tokens of those that ended well
+        self._spared_pids: set[int] = set()  # what they left that carries none
+        self._ladder: Ladder | None = None
+        self._alone: list[Ladder] = []
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is being stopped."""
+        return self._ladder is not None
 
     # -- start ----------------------------------------------------------------------------------------
 
-    def start(self, worker: Any, instructions: dict[str, Any]) -> None:
-        """Start the process of `worker`.
+    def start(self, worker: Any, job: Job, seconds: float | None = None) -> Member:
+        """Start the process of `worker`, which may take so many seconds.
 
         Raises
         ------
@@ -96,17 +150,27 @@ class Crew:
             The system refuses a pipe or a process.
         """
         _streams.flush_quietly()  # or the child would say again what a constructor has printed
+        usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         reader, writer = map(above_stdio, os.pipe())
         worker.messenger = _child.NoticePipe(writer, self._shown)
-        worker._process = ForkedProcess(partial(self._in_child, worker, reader, os.getpid()))
+        token = _token(reader) if self._policy.sees_to_one else ""
+        worker._process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
         try:
             worker.work()
-            self._welcome(Member(worker, instructions, worker._process, Inflow(reader)))
+            member = Member(worker, job, worker._process, Inflow(reader), usage, token, logged)
+            self._welcome(member)
         except BaseException:
             os.close(reader)
             raise
         finally:
             os.close(writer)
+        if seconds is not None:
+            member.seconds, member.deadline = seconds, time.monotonic() + seconds
+        return member
+
+    def _log_sizes(self, worker: Any) -> tuple[int, int]:
+        directory = self._policy.log_dir
+        return (0, 0) if directory is None else _logs.sizes(directory, worker.name)
 
     def _welcome(self, member: Member) -> None:
         if member.process.pid is None:
@@ -115,15 +179,18 @@ class Crew:
         self._poller.register(member.inflow.fd, select.POLLIN)
         self._by_pipe[member.inflow.fd] = member
         self._members[member.process.pid] = member
+        self._lookout.welcome()
 
-    def _in_child(self, worker: Any, reader: int, listener: int) -> None:
+    def _in_child(self, worker: Any, reader: int, token: str, listener: int) -> None:
         _tree.die_with_parent(listener)
+        if token:
+            _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
         for pipe in self._by_pipe:
             os.close(pipe)
         self._forget()
-        _child.run(worker)
+        _child.run(worker, self._policy.log_dir)
 
     # -- notices and deaths ---------------------------------------------------------------------------
 
@@ -139,6 +206,7 @@ class Crew:
         notice = member.inflow.ready.pop(0, None)
         if notice is not None:
             member.notice = notice
+            member.deadline = _NEVER
             member.leave_by = time.monotonic() + LINGER
             self._lingering.append(member)
         if notice is not None or member.inflow.ended:
@@ -155,72 +223,160 @@ class Crew:
     def reap(self) -> list[Member]:
         """Reap every child that has ended; return the workers among them, with their pipes read to the end."""
         while ended := _next_ended():
-            pid, status = ended
+            pid, status, rusage = ended
+            self._spared_pids.discard(pid)
             if pid in self._members:
+                self._members[pid].deadline = _NEVER
+                self._members[pid].usage.rusage = rusage
                 self._members[pid].process.note_end(status)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
-        gone = [pid for pid, member in self._members.items() if member.process.noted]
-        return [self._members.pop(pid) for pid in gone]
+        return [member for member in self._members.values() if member.process.noted]
 
-    def dismiss(self, member: Member) -> None:
-        """Forget a worker whose end has been noted."""
+    def dismiss(self, member: Member) -> bool:
+        """Forget a worker whose end has been noted, unless something has still to go with it."""
+        self._see_off(member)
+        if member.token:
+            self._see_to_orphans(member)
+        if not member.gone:
+            return False
+        self._remove(member)
+        return True
+
+    def _see_off(self, member: Member) -> None:
         self._hang_up(member)
         if member in self._lingering:
             self._lingering.remove(member)
 
-    # -- the ladder -----------------------------------------------------------------------------------
+    def _remove(self, member: Member) -> None:
+        del self._members[member.process.pid or 0]
+        if member.ladder is not None:
+            self._alone.remove(member.ladder)
+
+    def _see_to_orphans(self, member: Member) -> None:
+        """Stop what we adopt from a worker that failed; spare what one leaves that ended well."""
+        adopted = set(_tree.children(os.getpid())) - self._members.keys() - self._spared_pids
+        if member.succeeded and not member.sentence:
+            self._spared.add(member.token)
+            self._spared_pids |= {pid for pid in adopted if not _tree.tokens(pid)}
+            return
+        orphans = {pid for pid in adopted if self._left_by(member, _tree.tokens(pid))}
+        if orphans:
+            self._stop_family(member, orphans)
+
+    def _left_by(self, member: Member, tokens: set[str]) -> bool:
+        """Whether what carries these tokens is, or may be, of that worker."""
+        if member.token in tokens or not self._policy.sees_to_one:
+            return member.token in tokens
+        others = {each.token for each in self._members.values() if each is not member}
+        return tokens.isdisjoint(others) and tokens.isdisjoint(self._spared)
+
+    # -- stopping -------------------------------------------------------------------------------------
 
     def stop(self, grace: float | None = None) -> None:
         """Begin to stop everything, or allow less time to a stop that has begun."""
-        kill_at = time.monotonic() + (GRACE if grace is None else grace)
-        if not self.stopping:
-            self.stopping = True
-            _tree.send(self._tree(), signal.SIGTERM, signal.SIGCONT)
-        if kill_at < self._kill_at:
-            self._kill_at = kill_at
-            self._give_up_at = kill_at + _UNKILLABLE
+        seconds = self._policy.stop_grace if grace is None else grace
+        if self._ladder is None:
+            self._ladder = Ladder(self._everybody, seconds)
+        else:
+            self._ladder.hurry(seconds)
 
-    def _tree(self) -> Iterable[int]:
+    def _everybody(self) -> list[int]:
         """Return our workers, then everything below us."""
-        return dict.fromkeys([*self._members, *_tree.descendants(os.getpid())])
+        return list(dict.fromkeys([*self._members, *_tree.descendants(os.getpid())]))
+
+    def stop_one(self, member: Member, sentence: str) -> None:
+        """Begin to stop one worker, with all that it has started."""
+        if not member.sentence or sentence == State.CANCELLED:
+            member.sentence = sentence
+        member.deadline = _NEVER
+        if not member.token and member.inflow.fd >= 0:
+            member.token = _token(member.inflow.fd)
+        if member.process.pid is not None:
+            self._stop_family(member, {member.process.pid})
+
+    def _stop_family(self, member: Member, pids: set[int]) -> None:
+        if member.family is not None:
+            member.family.add(pids)
+            return
+        member.family = _tree.Family(pids)
+        member.ladder = Ladder(member.family.living, self._policy.stop_grace)
+        self._alone.append(member.ladder)
+
+    def overdue(self) -> list[Member]:
+        """Return the workers that have had their time."""
+        if self._policy.timeout is None:
+            return []
+        now = time.monotonic()
+        return [member for member in self._members.values() if member.deadline <= now]
+
+    def called(self, wanted: Set[int | str]) -> list[Member]:
+        """Return the workers that the user means, but for those that are done."""
+        here = (each for each in self._members.values() if not (each.succeeded or each.verdict))
+        return [each for each in here if not wanted.isdisjoint({each.job.number, each.name})]
+
+    def is_here(self, member: Member) -> bool:
+        """Whether a worker has not been dismissed yet."""
+        return self._members.get(member.process.pid or 0) is member
+
+    @property
+    def winding_up(self) -> bool:
+        """Whether a worker is being stopped alone, whose end may be other than the death of a child of ours."""
+        return bool(self._alone)
 
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
         if self._members:
             return False
-        return not (self.stopping and _tree.children(os.getpid())) or self._has_given_up
-
-    @property
-    def _has_given_up(self) -> bool:
-        return time.monotonic() > self._give_up_at
+        return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
 
     @property
     def next_deadline(self) -> float:
-        """When `enforce` has something to do, on the monotonic clock."""
+        """When `enforce` or `overdue` has something to do, on the monotonic clock."""
+        due = self._lookout.next_look
         if self._lingering:
-            return min(self._kill_at, self._lingering[0].leave_by)  # who came first has to go first
-        return self._kill_at
+            due = min(due, self._lingering[0].leave_by)  # who came first has to go first
+        if self._policy.timeout is not None:
+            due = min(due, *(member.deadline for member in self._members.values()), _NEVER)
+        return min([due, *(ladder.next_step for ladder in self._ladders)])
+
+    @property
+    def _ladders(self) -> list[Ladder]:
+        return self._alone if self._ladder is None else [self._ladder, *self._alone]
 
     def enforce(self) -> list[Member]:
         """Do what is due; return the workers that the system could not end, which are given up."""
         now = time.monotonic()
         while self._lingering and self._lingering[0].leave_by <= now:
             self._lingering.pop(0).process.kill()
-        if self.stopping and self._kill_at <= now:
-            _tree.send(self._tree(), signal.SIGKILL)
-            self._kill_at = now + _ROUND
-        return self._abandon() if self._has_given_up else []
+        for ladder in self._ladders:
+            ladder.descend(now)
+        running = ((pid, member.usage) for pid, member in self._members.items())
+        self._lookout.look(now, running)
+        return self._abandon()
 
     def _abandon(self) -> list[Member]:
-        left, self._members = list(self._members.values()), {}
+        everybody = self._ladder is not None and self._ladder.has_given_up
+        left = [
+            member
+            for member in self._members.values()
+            if everybody or (member.ladder is not None and member.ladder.has_given_up)
+        ]
+        for member in left:
+            self._see_off(member)
+            self._spared_pids.add(member.process.pid or 0)  # nobody else is charged with it
+            self._remove(member)
         return left
 
 
-def _next_ended() -> tuple[int, int] | None:
-    """Return pid and wait status of a child that has ended, or None."""
+def _token(pipe: int) -> str:
+    return str(os.fstat(pipe).st_ino)
+
+
+def _next_ended() -> tuple[int, int, Any] | None:
+    """Return pid, wait status and usage of a child that has ended, or None."""
     try:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status, rusage = os.wait4(-1, os.WNOHANG)
     except ChildProcessError:
         return None
-    return (pid, status) if pid else None
+    return (pid, status, rusage) if pid else None

@@ -37,9 +37,13 @@ __all__ = [
     "TransmissionError",
     "UnequalLengths",
     "UnknownOrder",
+    "UnknownWorker",
+    "WaitTimeout",
     "WorkerDied",
     "WorkerNotStarted",
+    "WorkerTimeout",
     "WorkerTraceback",
+    "WorkersFailed",
 ]
 
 T = TypeVar("T")
@@ -85,6 +89,44 @@ class WorkerDied(TaylorismError):
     name: str
     exitcode: int | None
     instructions: str
+
+
+class WorkerTimeout(TaylorismError, TimeoutError):
+    """A worker took longer than its `timeout`, and was stopped with all that it had started: allow it more.
+
+    Attributes
+    ----------
+    name : str
+        The worker's name.
+    seconds : float
+        What it was allowed.
+    instructions : str
+        Its instructions, as text.
+    """
+
+    name: str
+    seconds: float
+    instructions: str
+
+
+class WorkersFailed(TaylorismError):
+    """Some workers failed, and all the others are done (``on_error='finish'``): look at each of `errors`.
+
+    Attributes
+    ----------
+    errors : dict
+        The exception of each, by the name of the worker.
+    """
+
+    errors: dict[str, BaseException]
+
+
+class WaitTimeout(TaylorismError, TimeoutError):
+    """What was waited for has not come in time; the work goes on: wait again, or stop it."""
+
+
+class UnknownWorker(TaylorismError, LookupError):
+    """No set of instructions has that name or id: take one that `Boss.status` shows."""
 
 
 class WorkerNotStarted(TaylorismError, OSError):
@@ -324,7 +366,7 @@ def load_surely(load: Callable[[], T]) -> T:
 
 
 def unpack(
-    packed: Any, whose: str, lines: tuple[str, ...], instructions: str = ""
+    packed: Any, whose: str, lines: tuple[str, ...], instructions: str = "", output: str = ""
 ) -> BaseException:
     """Rebuild in main what `pack` packed; what cannot be loaded here becomes a `TransmissionError`."""
     try:
@@ -339,5 +381,6 @@ def unpack(
         error = TransmissionError(f"{whose} failed with {reprlib.repr(error)}")
     rebuilt: BaseException = error
     told = f"\nIts instructions:\n{instructions}" if instructions else ""
-    rebuilt.__cause__ = WorkerTraceback(f"in {whose}:\n\n{''.join(lines)}{told}")
+    said = f"\n{output}" if output else ""
+    rebuilt.__cause__ = WorkerTraceback(f"in {whose}:\n\n{''.join(lines)}{told}{said}")
     return rebuilt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,14 +26,23 @@ def _chosen(attributes: dict[str, Any]) -> Any:
     """Do as `footprints.proxy.worker` does.
 
     Where just one class matches, which is nearly always, without what it does besides: for each look-up, it
-    makes two texts for its debug log that name every class there is.
+    makes two texts for its debug log that name every class there is. In a notebook, a class whose cell was run
+    again is still there, as a class of the same name: it has been replaced.
     """
     if not any(name.startswith("_") or name == "worker" for name in attributes):
         candidates = _collector().find_all(attributes)
+        if len(candidates) > 1:
+            candidates = [each for each in candidates if not _replaced(each[0])] or candidates
         if len(candidates) == 1:
             cls, resolved, _ = candidates[0]
             return cls(resolved, checked=True)
     return _collector().load(**attributes)
+
+
+def _replaced(cls: type) -> bool:
+    """Whether another Worker class has taken the name of this one, in the module where it was defined."""
+    now = getattr(sys.modules.get(cls.__module__), cls.__qualname__, cls)
+    return now is not cls and isinstance(now, type) and issubclass(now, footprints.FootprintBase)
 
 
 def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:

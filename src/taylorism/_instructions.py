@@ -12,7 +12,25 @@ from typing import Any
 
 from taylorism._errors import BadInstructions, InstructionsNotPicklable, UnequalLengths, describe
 
-__all__ = ["check_names", "deal", "pack", "pack_one", "unpack", "unpack_common"]
+__all__ = ["check_names", "deal", "gathered", "pack", "pack_one", "unpack", "unpack_common"]
+
+
+def gathered(individual: Any) -> list[dict[str, Any]]:
+    """Return one dict for each task, out of a dict of sequences or a sequence of dicts.
+
+    Raises
+    ------
+    UnequalLengths
+        The sequences are not all of one length.
+    BadInstructions
+        It is something else, or a name is no string.
+    """
+    if isinstance(individual, Sequence) and not isinstance(individual, (str, bytes)):
+        for one in individual:
+            check_names(one, "individual")
+        return [dict(one) for one in individual]
+    check_names(individual, "individual")
+    return deal(individual)
 
 
 def deal(individual: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 r"""Listener, pure: what is pending, running, done; which orders are legal when; when it is over.
 
-No process, no pipe, no clock. The listener tells the ledger what happened, the ledger says what is to be done.
+No process, no pipe, no clock of its own. The listener tells the ledger what happened, the ledger says what is to
+be done.
 
 Two small machines::
 
@@ -9,6 +10,12 @@ Two small machines::
     flow     HALTED <--- RESUME / HALT ---> WORKING
                 \________ STOP*, failure ________/----> STOPPED   (for good)
 
+A set of instructions is a *job* from the moment it comes in until it is settled::
+
+    pending ---> running ---> done | failed | cancelled | stopped
+       ^            |
+       +- waiting <-+   failed, with trials left
+
 The work is over when nothing runs and, the intake being CLOSED, nothing is left that may still be started.
 Orders that come too late are ignored, in the one table below, because main cannot know how far we are; an order
 that is not in the table is an error.
@@ -16,15 +23,21 @@ that is not in the table is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from taylorism._errors import DuplicateName, SchedulerError, quote
 from taylorism._messages import Failure, Signal
+from taylorism._policy import Policy
 
-__all__ = ["Flow", "Intake", "Ledger", "Todo"]
+__all__ = ["Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
+
+#: what a scheduler adds to the sets that it launches
+_MARKS = ("scheduler_ticket", "scheduler_hooks")
 
 
 class Intake(Enum):
@@ -51,6 +64,14 @@ class Todo(Enum):
     GO_DEAF = "report now, and let the running workers finish unheard"
 
 
+class Sentence(Enum):
+    """What a failure leads to."""
+
+    RETRY = "the same again, later"
+    GO_ON = "the others go on"
+    STOP = "stop everything"
+
+
 _CLOSED, _STOPPED = Intake.CLOSED, Flow.STOPPED
 
 #: signal -> (intake afterwards, flow afterwards, what to do); None: as it was
@@ -65,14 +86,46 @@ _ORDERS: dict[Signal, tuple[Intake | None, Flow | None, Todo]] = {
 }
 
 
+@dataclass(eq=False, slots=True)
+class Job:
+    """A set of instructions that is not settled yet.
+
+    Attributes
+    ----------
+    number : int
+        What main knows it by.
+    instructions : dict
+        What its worker is made of.
+    trials : int
+        Launches so far.
+    """
+
+    number: int
+    instructions: dict[str, Any]
+    trials: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name that it was given, or its number."""
+        return str(self.instructions.get("name") or f"#{self.number}")
+
+    @property
+    def callings(self) -> set[int | str]:
+        """What the user may call it by."""
+        name = self.instructions.get("name")
+        return {self.number, name} if isinstance(name, str) else {self.number}
+
+
 @dataclass
 class Ledger:
     """The state of the work.
 
     Attributes
     ----------
+    policy : Policy
+        What the caller wants on failure.
     pending : list of dict
-        Sets of instructions that were not launched, in order.
+        Sets of instructions that were not launched, in order: what schedulers see.
     workers : dict
         Running workers by name: what schedulers see.
     records : list of dict
@@ -80,9 +133,10 @@ class Ledger:
     stopped : list of str
         Names of workers that were interrupted.
     failure : Failure or None
-        The first one.
+        The first one that stopped everything.
     """
 
+    policy: Policy = field(default_factory=Policy)
     intake: Intake = Intake.OPEN
     flow: Flow = Flow.HALTED
     pending: list[dict[str, Any]] = field(default_factory=list)
@@ -90,34 +144,63 @@ class Ledger:
     records: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     failure: Failure | None = None
+    #: the jobs of `pending`, by the identity of the dict
+    _jobs: dict[int, Job] = field(default_factory=dict)
+    #: those that wait for their next trial: when, in which order, which
+    _waiting: list[tuple[float, int, Job]] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
         """Whether nothing runs and nothing will."""
         if self.workers or self.intake is Intake.OPEN:
             return False
-        return self.flow is Flow.STOPPED or not self.pending
+        return self.flow is Flow.STOPPED or not (self.pending or self._waiting)
 
     @property
     def may_launch(self) -> bool:
         """Whether there is anything to ask a scheduler."""
         return self.flow is Flow.WORKING and bool(self.pending)
 
+    # -- orders ---------------------------------------------------------------------------------------
+
     def obey(self, signal: Signal) -> Todo:
         """Note an order, and say what it asks of the listener."""
         intake, flow, todo = _ORDERS[signal]
         self.intake = intake or self.intake
         if flow is not None and self.flow is not Flow.STOPPED:
-            self.flow = flow
+            self._flow_to(flow)
         return todo
 
-    def add(self, sets: Iterable[dict[str, Any]]) -> None:
+    def _flow_to(self, flow: Flow) -> None:
+        self.flow = flow
+        if flow is Flow.STOPPED:
+            self.give_back([job for _, _, job in sorted(self._waiting)])  # they will not have their next trial
+            self._waiting.clear()
+
+    def add(self, jobs: Iterable[Job]) -> None:
         """Take new sets of instructions; ignored once the intake is closed."""
         if self.intake is Intake.OPEN:
-            self.pending.extend(sets)
+            self._queue(list(jobs), len(self.pending))
 
-    def decide(self, scheduler: Any, trusted: bool = False) -> list[dict[str, Any]]:
-        """Ask `scheduler`, and return the sets to be launched now; they are pending no more.
+    def _queue(self, jobs: Sequence[Job], position: int) -> None:
+        self._jobs.update((id(job.instructions), job) for job in jobs)
+        self.pending[position:position] = [job.instructions for job in jobs]
+
+    def withdraw(self, wanted: Set[int | str]) -> list[Job]:
+        """Remove what is wanted, and not running, from the queue, and return it."""
+        found = [job for job in self._jobs.values() if not wanted.isdisjoint(job.callings)]
+        for job in found:
+            del self._jobs[id(job.instructions)]
+        self.pending = [each for each in self.pending if id(each) in self._jobs]
+        put_off = [entry for entry in self._waiting if not wanted.isdisjoint(entry[2].callings)]
+        self._waiting = [entry for entry in self._waiting if entry not in put_off]
+        heapq.heapify(self._waiting)
+        return found + [job for _, _, job in put_off]
+
+    # -- launching ------------------------------------------------------------------------------------
+
+    def decide(self, scheduler: Any, trusted: bool = False) -> list[Job]:
+        """Ask `scheduler`, and return what is to be launched now; it is pending no more.
 
         Parameters
         ----------
@@ -125,7 +208,7 @@ class Ledger:
             Asked for its `launchable`.
         trusted : bool
             Whether it is one of ours. Any other gets copies, which it may sort or take from, and its answer
-            is checked.
+            is checked; it may also answer with copies of the sets.
 
         Raises
         ------
@@ -135,14 +218,20 @@ class Ledger:
         ask = scheduler.launchable
         if trusted:
             launch, self.pending = ask(self.pending, workers=self.workers, report=self.records)
-            return list(launch)
+            return [self._jobs.pop(id(each)) for each in launch]
         answer = ask(list(self.pending), workers=dict(self.workers), report=list(self.records))
-        launch, self.pending = _checked(answer, scheduler, len(self.pending))
-        return launch
+        launch, keep = _checked(answer, scheduler, len(self.pending))
+        known, self._jobs, self.pending = self._jobs, {}, []
+        jobs = _recognised([*launch, *keep], known)
+        self._queue(jobs[len(launch) :], 0)
+        return jobs[: len(launch)]
 
-    def give_back(self, sets: Sequence[dict[str, Any]]) -> None:
-        """Put launched sets that could not be started back at the head of the queue."""
-        self.pending[:0] = sets
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """Put what was launched and could not be started, or is to be tried again, at the head of the queue."""
+        for job in jobs:
+            for mark in _MARKS:
+                job.instructions.pop(mark, None)
+        self._queue(jobs, 0)
 
     def started(self, worker: Any) -> None:
         """Note that `worker` runs.
@@ -160,6 +249,8 @@ class Ledger:
             )
         self.workers[name] = worker
 
+    # -- ends -----------------------------------------------------------------------------------------
+
     def left(self, name: str) -> None:
         """Note that the process of worker `name` is gone."""
         self.workers.pop(name, None)
@@ -172,13 +263,95 @@ class Ledger:
         """Note that worker `name` was stopped before it had finished."""
         self.stopped.append(name)
 
+    def judge(self, job: Job | None, again: bool) -> Sentence:
+        """Say what the failure of a job leads to.
+
+        Parameters
+        ----------
+        job : Job or None
+            None where no set of instructions is to blame.
+        again : bool
+            Whether another trial might end better.
+        """
+        if job is None:
+            return Sentence.STOP
+        if again and job.trials < self.policy.max_trials and self.flow is not Flow.STOPPED:
+            return Sentence.RETRY
+        return Sentence.STOP if self.policy.stops else Sentence.GO_ON
+
+    def try_again(self, job: Job, name: str | None, now: float) -> float:
+        """Have a job that failed launched again, under the name that its worker had; return in how many seconds."""
+        delay = self.policy.delay(job.trials)
+        if name is not None:
+            job.instructions["name"] = name
+        if delay > 0:
+            heapq.heappush(self._waiting, (now + delay, job.number, job))
+        else:
+            self.give_back([job])
+        return delay
+
+    @property
+    def next_trial(self) -> float:
+        """When a job has waited long enough for its next trial."""
+        return self._waiting[0][0] if self._waiting else float("inf")
+
+    def end_of_waiting(self, now: float) -> bool:
+        """Queue what has waited long enough; return whether there was any."""
+        due = []
+        while self._waiting and self._waiting[0][0] <= now:
+            due.append(heapq.heappop(self._waiting)[2])
+        self.give_back(due)
+        return bool(due)
+
     def fail(self, failure: Failure) -> bool:
-        """Note a failure; return whether it is the first, which stops everything."""
+        """Note a failure that stops everything; return whether it is the first."""
         first = self.failure is None
         if first:
             self.failure = failure
-            self.intake, self.flow = Intake.CLOSED, Flow.STOPPED
+            self.intake = Intake.CLOSED
+            self._flow_to(Flow.STOPPED)
         return first
+
+
+def _recognised(answer: list[dict[str, Any]], known: dict[int, Job]) -> list[Job]:
+    """Return the jobs of the sets that a scheduler answered, each of which it may have copied."""
+    left = dict(known)
+    found = [left.pop(id(each), None) for each in answer]
+    copies = _Copies(left.values()) if None in found else None
+    jobs = []
+    for instructions, same in zip(answer, found, strict=True):
+        assert same is not None or copies is not None
+        job = same or copies.original(instructions)  # type: ignore[union-attr]
+        job.instructions = instructions
+        jobs.append(job)
+    return jobs
+
+
+class _Copies:
+    """Finds the job of which a set is a copy, perhaps with some values changed."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._left = {job.number: job for job in jobs}
+        self._exact: dict[frozenset[tuple[str, int]], list[int]] = {}
+        for job in reversed(list(self._left.values())):
+            self._exact.setdefault(_contents(job.instructions), []).append(job.number)
+
+    def original(self, instructions: dict[str, Any]) -> Job:
+        numbers = self._exact.get(_contents(instructions), [])
+        while numbers:
+            if numbers[-1] in self._left:
+                return self._left.pop(numbers.pop())
+            numbers.pop()
+        return self._left.pop(max(self._left, key=partial(self._likeness, instructions)))
+
+    def _likeness(self, instructions: dict[str, Any], number: int) -> int:
+        """Return how many values are the same, less how many are not."""
+        own = self._left[number].instructions
+        return sum(1 if instructions.get(k, _MARKS) is v else -1 for k, v in own.items())
+
+
+def _contents(instructions: dict[str, Any]) -> frozenset[tuple[str, int]]:
+    return frozenset((key, id(value)) for key, value in instructions.items() if key not in _MARKS)
 
 
 def _checked(

@@ -9,17 +9,18 @@ leave one behind: they are released by operations that the interpreter does not 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from taylorism import _channel, _exits, _listener, _process, _streams, _tree
 from taylorism._channel import Channel, ChannelClosed
-from taylorism._crew import GRACE
 from taylorism._errors import TaylorismError
-from taylorism._messages import Order, Signal
+from taylorism._messages import Cancel, NewSets, Order, Signal
+from taylorism._policy import Policy
 from taylorism._results import Results
 from taylorism._setup import Setup
 
@@ -34,6 +35,9 @@ _MARGIN = 5.0
 #: seconds for which the end of a forgotten Boss may hold up the main program
 _BRIEFLY = 0.2
 
+#: after which the listener takes no more instructions
+_CLOSING = (Signal.END, Signal.STOP, Signal.STOP_LISTENING, Signal.STOP_RIGHTNOW)
+
 #: the ties of this process that are not undone; strong, for a Boss may be forgotten with work to be finished
 _alive: list[Link] = []
 
@@ -43,7 +47,7 @@ class Link:
 
     Parameters
     ----------
-    scheduler, shared, verbose, maxlenreport
+    scheduler, shared, verbose, maxlenreport, policy
         As in `Setup`.
     start_method : {'fork', 'spawn', 'forkserver'}
         How the listener is started.
@@ -54,6 +58,10 @@ class Link:
         The listener.
     results : Results
         What has come from it.
+    begun, halted, closed : bool
+        Whether it was told to work, to halt, to take no more instructions.
+    on_news : callable
+        Called now and then while main waits.
     """
 
     def __init__(
@@ -62,11 +70,17 @@ class Link:
         shared: Mapping[str, Any],
         verbose: bool,
         maxlenreport: int,
+        policy: Policy,
         start_method: str,
     ) -> None:
         _sweep()
         self._pid = os.getpid()
-        self.results = Results()
+        self._grace = policy.stop_grace
+        self.results = Results(policy.on_error)
+        self._numbers = itertools.count()
+        self._requests = itertools.count()
+        self.begun = self.halted = self.closed = False
+        self.on_news: Callable[[], object] = _nothing
         self._claims: dict[str, object] = {}
         self._waiting = 0
         self._kill_at = float("inf")
@@ -74,9 +88,9 @@ class Link:
         self._forgotten = False
         self.on_close: Callable[[], object] = _nothing
         self._channel, other = Channel.pair()
-        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport)
+        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport, policy)
         self.process: Any = self._listener(start_method, setup)
-        self._watch: int | None = None
+        self._watches: list[int] = []
         try:
             self._start()
         finally:
@@ -97,7 +111,7 @@ class Link:
         _streams.flush_quietly()
         try:
             self.process.start()
-            self._watch = _process.watch(self.process.pid)
+            _process.watch(self.process.pid, self._watches)
             _alive.append(self)
             _exits.before_leaving(_finish_all)
         except BaseException:
@@ -114,19 +128,54 @@ class Link:
         Returns when the system has taken it, or another thread of ours is at it.
         """
         self._check_process()
-        if self._channel.fd < 0:
-            return
-        self._channel.outflow.push(_channel.encode(head, segments))
+        self._push(head, segments)
+        self._write_out()
+
+    def _push(self, head: object, segments: Iterable[Any]) -> None:
+        if self._channel.fd >= 0:
+            self._channel.outflow.push(_channel.encode(head, segments))
+
+    def _write_out(self) -> None:
         try:
             self._write()
         except ChannelClosed:
             self.receive()  # what a listener that hangs up has still said
 
+    def order(
+        self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]], packed: Sequence[bytes]
+    ) -> list[int]:
+        """Send sets of instructions, and return their numbers; none is taken once the end was ordered."""
+        if self.closed or not sets:
+            return []
+        # One call into C, so that no other thread or handler can come in between: the numbers are in sequence.
+        numbers = list(itertools.islice(self._numbers, len(sets)))
+        assert numbers[-1] - numbers[0] == len(sets) - 1
+        self._check_process()
+        # Sent, then expected: if a handler raises between the two, nothing is waited for that nobody knows of.
+        self._push(NewSets(range(numbers[0], numbers[-1] + 1)), packed)
+        self.results.expect(numbers, ({**common, **one} for one in sets), time.time())
+        self._write_out()
+        return numbers
+
+    def cancel(self, wanted: Sequence[int | str], timeout: float) -> tuple[int | str, ...] | None:
+        """Have the listener cancel what is wanted, and wait for its answer; None where it has not come in time.
+
+        With nothing wanted, it answers when it has told of all that has started or ended so far.
+        """
+        request, answers = next(self._requests), self.results.answers
+        self.send(Cancel(request, tuple(wanted)))
+        if not self.wait_until(lambda: request in answers, timeout):
+            return None
+        return answers.pop(request, ())
+
     def signal(self, signal: Signal) -> None:
         """Send one of the signals."""
+        self.begun = self.begun or signal is Signal.RESUME
+        self.halted = signal is Signal.HALT or (self.halted and signal is not Signal.RESUME)
+        self.closed = self.closed or signal in _CLOSING
         self._ending = self._ending or signal in (Signal.END, Signal.STOP, Signal.STOP_LISTENING)
         if signal is Signal.STOP_RIGHTNOW:
-            self._kill_at = min(self._kill_at, time.monotonic() + GRACE + _MARGIN)
+            self._kill_at = min(self._kill_at, time.monotonic() + self._grace + _MARGIN)
         self.send(Order(signal))
 
     def _write(self) -> None:
@@ -155,7 +204,7 @@ class Link:
         return done
 
     def _watched(self) -> tuple[int, ...]:
-        return () if self._watch is None else (self._watch,)
+        return tuple(self._watches)
 
     # -- receiving ------------------------------------------------------------------------------------
 
@@ -172,7 +221,7 @@ class Link:
         for number in sorted(inflow.ready):
             self.results.note(number, inflow.ready[number])
             inflow.ready.pop(number, None)
-        if self.results.error is not None and self._kill_at == float("inf"):
+        if self.results.fatal is not None and self._kill_at == float("inf"):
             # Also right where the listener does not know: a report that cannot be opened here.
             self.signal(Signal.STOP_RIGHTNOW)
         if not self.results.over and (inflow.ended or self.process.exitcode is not None):
@@ -189,10 +238,14 @@ class Link:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end of the work, `timeout` seconds at most; return whether it has come."""
+        return self.wait_until(lambda: False, timeout) and self.results.over
+
+    def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait, `timeout` seconds at most, for something or the end of the work; return whether either has come."""
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         self._waiting += 1
         try:
-            return self._wait_until(lambda: self.results.over, deadline)
+            return self._wait_until(lambda: self.results.over or reached(), deadline)
         finally:
             self._waiting -= 1
 
@@ -201,6 +254,7 @@ class Link:
             with suppress(ChannelClosed):
                 self._exclusively("write", self._flush)  # what an interrupted sender has left
             self.receive()
+            self.on_news()
             if reached():
                 return True
             now = time.monotonic()
@@ -227,9 +281,8 @@ class Link:
         self._channel.close()
         self.on_close()
         self.on_close = _nothing
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            os.close(watch)
+        while self._watches:
+            os.close(self._watches.pop())
         if self._pid == os.getpid():
             with suppress(ValueError):
                 _alive.remove(self)
@@ -263,7 +316,7 @@ class Link:
             return
         try:
             self.signal(Signal.STOP_RIGHTNOW)
-            self.wait(GRACE + 2 * _MARGIN)
+            self.wait(self._grace + 2 * _MARGIN)
         except BaseException:
             pass  # a second Ctrl-C: no more grace
         finally:

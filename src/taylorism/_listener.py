@@ -21,56 +21,68 @@ no error when main goes on to stop everything.)
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import logging
 import math
 import os
 import select
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from taylorism import _channel, _errors, _hiring, _instructions, _signals, _streams, _tree
+from taylorism import _blame, _channel, _errors, _instructions, _signals, _streams, _tree
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
+from taylorism._court import Court
 from taylorism._crew import Crew, Member
-from taylorism._ledger import Intake, Ledger, Todo
+from taylorism._launcher import Launcher
+from taylorism._ledger import Intake, Job, Ledger, Todo
 from taylorism._messages import (
-    Failure,
+    Cancel,
+    Cancelled,
     Hello,
     NewSets,
     Order,
-    Outcome,
     Over,
     Signal,
     Snapshot,
+    State,
     WorkerDone,
-    WorkerFailed,
 )
-from taylorism._process import in_words
 from taylorism._setup import Setup
 from taylorism._upstream import Upstream
 
 __all__ = ["serve"]
 
-_log = logging.getLogger("taylorism")
-
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05
-#: workers that are hired before the first of them is started: after each fork, a hire copies the pages that it
-#: looks at, so that the first hire of a turn costs several times what the others do
-TOGETHER = 8
 #: seconds for which failures wait for what main makes of a Ctrl-C
 VERDICT = 2.0
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
 ORPHANED_GRACE = 1.0
 
 _NEVER = float("inf")
-#: the name of who failed where no worker is to blame
-_BOSS = ""
+#: milliseconds that a wait takes at most: the system cannot count to more than 24 days of them
+_DAY = 86_400_000
+
+
+@dataclass
+class _Cancelling:
+    """An order to cancel that is being carried out.
+
+    Attributes
+    ----------
+    which : tuple of int and str
+        Whom it concerns, as the user named them.
+    leaving : list of Member
+        The workers that are being stopped for it.
+    """
+
+    request: int
+    which: tuple[int | str, ...]
+    leaving: list[Member]
 
 
 def serve(setup: Setup) -> NoReturn:
@@ -105,14 +117,16 @@ class Listener:
         self._upstream = Upstream(setup.channel, setup.main_pid, setup.forked, self._poller)
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
-        self._crew = Crew(self._poller, self._forget, shown)
-        self._ledger = Ledger()
+        self._crew = Crew(self._poller, self._forget, shown, setup.policy)
+        self._ledger = Ledger(setup.policy)
+        self._court = Court(setup.policy, self._ledger, self._crew, self._upstream)
+        self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
         self._clockless = _is_ours(setup.scheduler)
         self._news = False  # something has happened that the scheduler was not asked about
-        self._crowded = False  # the system had no room for another process
         self._ready: set[int] = set()
         self._verdict_due = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
+        self._cancelling: list[_Cancelling] = []
         self._finished = False
 
     def live(self) -> None:
@@ -120,7 +134,7 @@ class Listener:
         try:
             self.run()
         except BaseException as error:  # also what code of the user's raises in here, `sys.exit()` included
-            self._fail(_BOSS, error)
+            self._court.charge_boss(error)
             self.run()
 
     def run(self) -> None:
@@ -133,6 +147,7 @@ class Listener:
             self._note_the_dead()
             self._enforce_deadlines()
             self._schedule()
+            self._answer_cancels()
             self._report_the_end()
             self._upstream.flush(at_once=self._finished)
 
@@ -140,14 +155,16 @@ class Listener:
 
     def _wait(self) -> None:
         due = self._next_due()
-        left = None if due == _NEVER else max(0, math.ceil((due - time.monotonic()) * 1000))
+        left = None if due == _NEVER else min(_DAY, max(0, math.ceil((due - time.monotonic()) * 1000)))
         self._ready = {fd for fd, _ in self._poller.poll(left)}
 
     def _next_due(self) -> float:
-        due = min(self._crew.next_deadline, self._upstream.next_due())
+        due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
+        if self._news and self._may_ask:
+            return 0.0
         if self._verdict_due > 0 and self._deciding:
             return min(due, self._verdict_due)
-        if not self._clockless and self._ledger.may_launch and not self._crowded:
+        if not self._clockless and self._may_ask:
             return min(due, time.monotonic() + ASK_AGAIN)
         return due
 
@@ -166,7 +183,7 @@ class Listener:
         if signal.SIGINT in came:
             self._verdict_due = time.monotonic() + VERDICT
         for signum in came.intersection(_signals.ENDING):
-            self._fail(_BOSS, SignalInterruptError(f"Signal {signum:d} was caught."))
+            self._court.charge_boss(SignalInterruptError(f"Signal {signum:d} was caught."))
 
     def _be_orphaned(self) -> None:
         """Stop everything, since main is dead or has let go of us."""
@@ -185,34 +202,54 @@ class Listener:
 
     def _take_order(self, frame: Frame) -> None:
         if isinstance(frame.head, NewSets):
-            self._take_sets(frame.segments)
+            self._take_sets(frame)
         elif isinstance(frame.head, Order):
             self._obey(frame.head.signal)
+        elif isinstance(frame.head, Cancel):
+            self._cancel(frame.head)
         else:
             raise _errors.TaylorismError(f"the main process sent an unknown order: {frame.head!r}")
 
-    def _take_sets(self, segments: tuple[Any, ...]) -> None:
+    def _take_sets(self, frame: Frame) -> None:
+        """Queue new sets; charge those that do not load here, or that their scheduler can never start."""
         if self._ledger.intake is Intake.CLOSED:
             return
-        try:
-            common = _instructions.unpack_common(segments[0])
-            sets = [_instructions.unpack(common, packed) for packed in segments[1:]]
-        except Exception as trouble:
-            self._fail(_BOSS, _not_rebuilt(trouble))
-            return
-        self._ledger.add(sets)
-        self._refuse_hopeless(sets)
+        accepted: list[Job] = []
+        refused: list[tuple[Job, BaseException]] = []
+        for job, broken in _unpacked(frame):
+            error = broken or self._objection(job)
+            if error is None:
+                accepted.append(job)
+            else:
+                refused.append((job, error))
+        self._ledger.add(accepted)
+        for job, error in refused:
+            if self._ledger.intake is Intake.OPEN or not self._setup.policy.stops:
+                self._court.charge_job(job, error)
 
-    def _refuse_hopeless(self, sets: list[dict[str, Any]]) -> None:
-        """Fail at once on a set that its scheduler can never start."""
+    def _objection(self, job: Job) -> BaseException | None:
         judge = getattr(self._setup.scheduler, "never_startable", None)
-        if not (self._clockless and callable(judge)):
-            return
-        for instructions in sets:
-            error = _judged(judge, instructions)
-            if error is not None:
-                self._fail(_name(instructions), error, None, instructions)
-                return
+        return _blame.judged(judge, job) if self._clockless and callable(judge) else None
+
+    def _cancel(self, order: Cancel) -> None:
+        """Take what is wanted out of the queue, and stop what of it runs."""
+        wanted, found = set(order.wanted), set[int | str]()
+        for job in self._ledger.withdraw(wanted):
+            found |= job.callings
+            self._court.settle(job, State.CANCELLED)
+        leaving = list(filter(self._court.may_be_cancelled, self._crew.called(wanted)))
+        for member in leaving:
+            found |= {member.job.number, member.name}
+            self._crew.stop_one(member, State.CANCELLED)
+        which = tuple(each for each in dict.fromkeys(order.wanted) if each in found)
+        self._cancelling.append(_Cancelling(order.request, which, leaving))
+
+    def _answer_cancels(self) -> None:
+        """Tell main of the orders to cancel that are carried out to their end."""
+        for each in list(self._cancelling):
+            if not any(map(self._crew.is_here, each.leaving)):
+                self._upstream.tell(Cancelled(each.request, each.which))
+                self._cancelling.remove(each)
 
     def _obey(self, order: Signal) -> None:
         if order in (Signal.HALT, Signal.STOP, Signal.STOP_LISTENING):
@@ -230,53 +267,49 @@ class Listener:
 
     def _take_notices(self) -> None:
         for member in self._crew.heard(self._ready):
-            notice = self._crew.hear(member)
-            if notice is not None:
-                self._take_notice(member, notice)
+            self._listen_to(member)
 
-    def _take_notice(self, member: Member, notice: Frame) -> None:
-        if notice.head.outcome is Outcome.REPORT:
+    def _listen_to(self, member: Member, dead: bool = False) -> None:
+        notice = self._crew.hear(member, dead)
+        if notice is None or member.sentence:
+            return  # what a worker says when it has had its time, or was cancelled, comes too late
+        if member.succeeded:
             self._note_report(member, notice)
         else:
-            self._unless_main_decides(member, self._note_failure)
+            member.spoke_first = not self._crew.stopping
+            self._unless_main_decides(member, self._court.charge_at_once)
 
     def _note_report(self, member: Member, notice: Frame) -> None:
         if self._setup.verbose:
-            _say(logging.INFO, "%s", notice.head.text)
+            _blame.say(logging.INFO, "%s", notice.head.text)
         if not self._clockless:
             self._ledger.done(member.name, _opened(notice))
-        self._upstream.tell(WorkerDone(member.name), notice.segments)
-
-    def _note_failure(self, member: Member) -> None:
-        assert member.notice is not None
-        failure = member.notice.head.failure
-        self._stop_on(failure, member.notice.segments, member.worker, member.instructions)
+        self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
 
     def _note_the_dead(self) -> None:
-        for member in self._crew.reap() if self._signals.child_ended() else ():
-            notice = self._crew.hear(member, dead=True)
-            if notice is not None:
-                self._take_notice(member, notice)
-            self._let_go(member)
-            if member.notice is None:
-                self._unless_main_decides(member, self._note_death)
+        for member in self._crew.reap() if self._signals.child_ended() or self._crew.winding_up else ():
+            self._listen_to(member, dead=True)
+            if member.notice is None and not member.sentence:
+                member.spoke_first = member.spoke_first or not self._crew.stopping
+            if self._crew.dismiss(member):
+                self._let_go(member)
 
     def _let_go(self, member: Member) -> None:
-        self._crew.dismiss(member)
         self._ledger.left(member.name)
-        self._news, self._crowded = True, False
-
-    def _note_death(self, member: Member) -> None:
-        if self._crew.stopping:
-            self._ledger.interrupted(member.name)
+        self._news, self._launcher.crowded = True, False
+        if member.succeeded:
+            self._court.conclude(member)
         else:
-            self._fail(member.name, _died(member), member.worker, member.instructions)
+            self._unless_main_decides(member, self._court.conclude)
 
     def _enforce_deadlines(self) -> None:
         for member in self._crew.enforce():
-            _say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
+            _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
-            self._ledger.interrupted(member.name)
+        for member in self._crew.overdue():
+            self._court.expire(member)
+        if self._ledger.next_trial < _NEVER:
+            self._news = self._ledger.end_of_waiting(time.monotonic()) or self._news
         if self._held and not self._deciding:
             held, self._held = self._held, []
             for member, note in held:
@@ -292,117 +325,40 @@ class Listener:
     def _unless_main_decides(self, member: Member, note: Callable[[Member], None]) -> None:
         self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice
         if self._deciding:
+            member.spoke_first = False
             self._held.append((member, note))
         else:
             note(member)
 
-    # -- failures -------------------------------------------------------------------------------------
-
-    def _fail(
-        self,
-        name: str,
-        error: BaseException,
-        worker: Any = None,
-        instructions: dict[str, Any] | None = None,
-    ) -> None:
-        """Take note of an exception that was raised in here, or that we charge to a worker."""
-        failure = Failure(name, "workers exception", _errors.traceback_lines(error))
-        packed = [_errors.pack(error, f"worker {name!r}" if name else "the listener")]
-        self._stop_on(failure, packed, worker, instructions or {})
-
-    def _stop_on(
-        self, failure: Failure, packed: Any, worker: Any, instructions: dict[str, Any]
-    ) -> None:
-        """Stop everything on the first failure, and tell main, unless main does not want to hear."""
-        if self._upstream.deaf and worker is not None:
-            _announce(failure)
-            return
-        if self._crew.stopping and worker is not None:
-            self._ledger.interrupted(failure.name)  # what fails while it is stopped was interrupted
-        elif self._ledger.fail(failure):
-            lines = _hiring.tell_instructions(worker, instructions)
-            failure = dataclasses.replace(failure, instructions="".join(lines))
-            _announce(failure)
-            self._upstream.tell(WorkerFailed(failure), packed)
-        self._crew.stop()
-
     # -- scheduling -----------------------------------------------------------------------------------
+
+    @property
+    def _may_ask(self) -> bool:
+        return self._ledger.may_launch and not self._launcher.crowded and not self._deciding
 
     def _schedule(self) -> None:
         """Let the scheduler decide, once for all that has happened, and start what it chose."""
-        asked = self._ledger.may_launch and (self._news or not self._clockless)
-        if not asked or self._crowded or self._deciding:
+        if not (self._may_ask and (self._news or not self._clockless)):
             return
         self._news = False
         try:
             chosen = self._ledger.decide(self._setup.scheduler, self._clockless)
         except BaseException as error:
-            self._fail(_BOSS, error)
+            self._court.charge_boss(error)
             return
-        self._launch(chosen)
-        self._check_progress()
+        self._news = not self._launcher.launch(chosen)
+        self._check_progress(bool(chosen))
 
-    def _launch(self, chosen: list[dict[str, Any]]) -> None:
-        """Hire and start what was chosen, a few at a time; what cannot be started now is pending again."""
-        left = list(chosen)
-        while left:
-            hired = self._hire(left[:TOGETHER])
-            started = self._start(hired)
-            left = left[started:]
-            if started == 0 or started < len(hired):
-                break
-        self._ledger.give_back([_unmarked(each) for each in left])
-
-    def _hire(self, sets: list[dict[str, Any]]) -> list[tuple[Any, dict[str, Any]]]:
-        """Build a worker for each set; none at all if one of them cannot be built."""
-        hired: list[tuple[Any, dict[str, Any]]] = []
-        for instructions in sets:
-            try:
-                worker = _hiring.hire(instructions, self._setup.shared)
-                self._ledger.started(worker)
-            except BaseException as error:
-                self._dismiss(hired)
-                self._fail(_name(instructions), error, None, instructions)
-                return []
-            hired.append((worker, instructions))
-        return hired
-
-    def _start(self, hired: list[tuple[Any, dict[str, Any]]]) -> int:
-        """Start the workers; return how many could be."""
-        for position, (worker, instructions) in enumerate(hired):
-            try:
-                self._crew.start(worker, instructions)
-            except BaseException as trouble:
-                self._dismiss(hired[position:])
-                self._note_refusal(worker, instructions, trouble)
-                return position
-            if self._setup.verbose:
-                _say(logging.INFO, "Worker %s started.", worker.name)
-        return len(hired)
-
-    def _dismiss(self, hired: list[tuple[Any, dict[str, Any]]]) -> None:
-        for worker, _ in hired:
-            self._ledger.left(worker.name)
-
-    def _note_refusal(self, worker: Any, instructions: dict[str, Any], trouble: BaseException) -> None:
-        """Wait for a running worker to make room for this one; it is a failure if there is none."""
-        if not isinstance(trouble, OSError):
-            self._fail(worker.name, trouble, worker, instructions)
-        elif self._ledger.workers:
-            _say(logging.WARNING, "worker %s waits for the end of another: %s", worker.name, trouble)
-            self._crowded = True
-        else:
-            self._fail(worker.name, _no_room(worker, instructions, trouble), worker, instructions)
-
-    def _check_progress(self) -> None:
+    def _check_progress(self, chose: bool) -> None:
         """Fail where nothing runs and a scheduler that watches no clock launches nothing."""
-        if self._ledger.may_launch and not self._ledger.workers and self._clockless:
-            self._fail(_BOSS, _stuck(self._setup.scheduler, self._ledger.pending))
+        if self._ledger.may_launch and not (chose or self._ledger.workers) and self._clockless:
+            self._court.charge_boss(_blame.stuck(self._setup.scheduler, self._ledger.pending))
 
     # -- the end --------------------------------------------------------------------------------------
 
     def _report_the_end(self) -> None:
-        over = self._ledger.over and self._crew.all_gone and not self._held and self._signals.quiet
+        settled = self._ledger.over and not self._held and not self._cancelling
+        over = settled and self._crew.all_gone and self._signals.quiet
         if over and not self._finished:
             self._tell_over()
             self._finished = True
@@ -418,84 +374,6 @@ class Listener:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# what is said of what went wrong
-# ---------------------------------------------------------------------------------------------------------
-
-
-def _announce(failure: Failure) -> None:
-    """Say on the log and on standard error who failed, how, and with which instructions."""
-    who = f"worker {failure.name}" if failure.name else "the listener"
-    _say(logging.ERROR, "error encountered with %s with traceback:", who)
-    try:
-        sys.stderr.writelines(failure.traceback)
-        if failure.instructions:
-            sys.stderr.write("Instructions of guilty worker:\n" + failure.instructions)
-        sys.stderr.flush()
-    except Exception:  # no standard error: main is told anyhow
-        pass
-
-
-def _say(level: int, message: str, *values: object) -> None:
-    """Log, whatever the handlers of the user do."""
-    try:
-        _log.log(level, message, *values, stacklevel=2)
-    except Exception:
-        pass
-
-
-def _died(member: Member) -> _errors.WorkerDied:
-    code, told = member.process.exitcode, _errors.quote(member.instructions)
-    how = in_words(code) + (" (os._exit?)" if code is not None and code >= 0 else "")
-    return _errors.WorkerDied(
-        f"worker {member.name!r} died without a report: {how}. Look at its output; if memory is "
-        f"short, run fewer at a time or declare its memory. Its instructions: {told}",
-        name=member.name,
-        exitcode=code,
-        instructions=told,
-    )
-
-
-def _judged(
-    judge: Callable[[Any], str | None], instructions: dict[str, Any]
-) -> BaseException | None:
-    """Return why a set can never start: the scheduler says so, or it cannot make sense of the set."""
-    try:
-        reason = judge(instructions)
-    except BaseException as error:
-        return error
-    if not reason:
-        return None
-    return _errors.NeverStartable(
-        f"worker {_name(instructions)!r} can never start: {reason} "
-        f"Its instructions: {_errors.quote(instructions)}"
-    )
-
-
-def _no_room(worker: Any, instructions: dict[str, Any], trouble: OSError) -> Exception:
-    return _errors.WorkerNotStarted(
-        f"the process of worker {worker.name!r} cannot be started: {_errors.describe(trouble)}. Raise the "
-        f"limit (ulimit -u, ulimit -n). Its instructions: {_errors.quote(instructions)}"
-    )
-
-
-def _stuck(scheduler: Any, pending: list[dict[str, Any]]) -> Exception:
-    return _errors.SchedulerError(
-        f"the scheduler {type(scheduler).__name__} launches none of the {len(pending)} pending sets although "
-        "nothing runs, and so never will: check its limits. "
-        f"The first set: {_errors.quote(pending[0], 500)}"
-    )
-
-
-def _not_rebuilt(trouble: Exception) -> Exception:
-    error = _errors.InstructionsNotPicklable(
-        f"the listener cannot rebuild the instructions that it was sent: {_errors.describe(trouble)}. Classes "
-        "and functions in them must exist before the Boss is made, or be importable."
-    )
-    error.__cause__ = trouble
-    return error
-
-
-# ---------------------------------------------------------------------------------------------------------
 # small things
 # ---------------------------------------------------------------------------------------------------------
 
@@ -505,15 +383,20 @@ def _is_ours(scheduler: Any) -> bool:
     return getattr(scheduler.launchable, "__module__", None) == "taylorism.schedulers"
 
 
-def _name(instructions: dict[str, Any]) -> str:
-    return str(instructions.get("name") or "?")
-
-
-def _unmarked(instructions: dict[str, Any]) -> dict[str, Any]:
-    """Take back what a scheduler adds to the sets that it launches."""
-    for mark in ("scheduler_ticket", "scheduler_hooks"):
-        instructions.pop(mark, None)
-    return instructions
+def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
+    """Yield a job for each set that main sent, with what is wrong where it does not load."""
+    common: dict[str, Any] = {}
+    broken: Exception | None = None
+    try:
+        common = _instructions.unpack_common(frame.segments[0])
+    except Exception as trouble:
+        broken = trouble
+    for number, packed in zip(frame.head.numbers, frame.segments[1:], strict=True):
+        try:
+            job, error = Job(number, _instructions.unpack(common, packed)), broken
+        except Exception as trouble:
+            job, error = Job(number, {}), broken or trouble
+        yield job, error and _blame.not_rebuilt(error)
 
 
 def _opened(notice: Frame) -> Any:

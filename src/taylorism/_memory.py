@@ -7,13 +7,14 @@ understood is left out. The memory that processes were *seen* to use belongs her
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from taylorism._cpus import cgroup_directories, read_text
 
-__all__ = ["MIB", "read_ram", "usable_memory"]
+__all__ = ["MIB", "anonymous", "private", "read_ram", "usable_memory"]
 
 #: Bytes in one MiB.
 MIB = 1024.0**2
@@ -84,3 +85,37 @@ def _limit(path: Path) -> float:
         return math.inf
     # Version 1 writes "no limit" as the greatest number of pages there can be: the RAM is smaller.
     return limit / MIB if limit > 0 else math.inf
+
+
+# ---------------------------------------------------------------------------------------------------------
+# what processes use
+# ---------------------------------------------------------------------------------------------------------
+
+#: the lines of ``smaps_rollup`` that are one process's own, in KiB
+_OWN = re.compile(rb"^(?:Private_Clean|Private_Dirty|Private_Hugetlb|Swap):\s*(\d+) kB$", re.MULTILINE)
+
+
+def anonymous() -> float | None:
+    """Return the memory of this process that a fork of it would share: all but files and shared mappings, in MiB.
+
+    None where the system does not tell (macOS).
+    """
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            _, resident, shared = map(int, file.read().split()[:3])
+    except (OSError, ValueError):
+        return None
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def private(pid: int) -> float:
+    """Return the memory that is private to a process, in MiB; 0 where it has ended or the system does not tell.
+
+    ``/proc/<pid>/smaps_rollup`` (Linux 4.14): the pages that no other process has too, and what of it is
+    swapped out.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return sum(map(int, _OWN.findall(file.read()))) / 1024
+    except OSError:  # ended meanwhile, or another user's
+        return 0.0

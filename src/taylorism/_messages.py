@@ -7,13 +7,19 @@ travels in the segments of that frame, unopened by the listener.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 __all__ = [
+    "Cancel",
+    "Cancelled",
+    "End",
     "Event",
     "Failure",
     "Hello",
+    "Movements",
     "Notice",
     "NewSets",
     "Order",
@@ -21,6 +27,8 @@ __all__ = [
     "Outcome",
     "Signal",
     "Snapshot",
+    "Start",
+    "State",
     "WorkerDone",
     "WorkerFailed",
 ]
@@ -38,9 +46,28 @@ class Signal(Enum):
     STOP_RIGHTNOW = "stop the running workers, then leave"
 
 
+class State:
+    """Where a set of instructions stands: the words of `Boss.status` and of the report."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True)
 class NewSets:
-    """Order: sets of instructions. Segments: the pickled common part, then one pickle for each set."""
+    """Order: sets of instructions. Segments: the pickled common part, then one pickle for each set.
+
+    Attributes
+    ----------
+    numbers : sequence of int
+        The number of each set, by which it is known from then on.
+    """
+
+    numbers: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -48,6 +75,22 @@ class Order:
     """Order: one of the signals."""
 
     signal: Signal
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Order: cancel some sets of instructions, by number or by name.
+
+    Attributes
+    ----------
+    request : int
+        The number of this order, for the answer.
+    wanted : tuple of int and str
+        What the user named.
+    """
+
+    request: int
+    wanted: tuple[int | str, ...]
 
 
 class Outcome(Enum):
@@ -65,6 +108,7 @@ class Failure:
     status: str
     traceback: tuple[str, ...]
     instructions: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,13 +141,76 @@ class WorkerDone:
     """Event: a worker has finished. Segments: its report, as in `Notice`."""
 
     name: str
+    number: int
 
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """Event: the first failure; what was running is being stopped. Segment: the packed exception."""
+    """Event: a failure that counts. Segment: the packed exception.
+
+    Attributes
+    ----------
+    number : int or None
+        Of the set of instructions; None where none is to blame.
+    stops : bool
+        Whether everything is being stopped for it.
+    """
 
     failure: Failure
+    number: int | None
+    stops: bool
+
+
+class Start(NamedTuple):
+    """A launch. `when` in seconds since the epoch."""
+
+    number: int
+    name: str
+    pid: int
+    ticket: int | None
+    trials: int
+    when: float
+
+
+class End(NamedTuple):
+    """What became of a set of instructions (PENDING: it is tried again), and what its last worker used.
+
+    `when` in seconds since the epoch, `user` and `system` in seconds of processor time, `peak` in MiB; what is not
+    known is None, and `unknown` says why.
+    """
+
+    number: int
+    state: str
+    when: float
+    exitcode: int | None = None
+    user: float | None = None
+    system: float | None = None
+    peak: float | None = None
+    unknown: str = ""
+    trials: int = 0
+
+
+@dataclass(frozen=True)
+class Movements:
+    """Event: workers that have started and ended since the last time, and sets that were settled, in order."""
+
+    moves: tuple[Start | End, ...]
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Event: the answer to `Cancel`, when what was wanted is cancelled.
+
+    Attributes
+    ----------
+    request : int
+        The number of the order.
+    which : tuple of int and str
+        Those that were cancelled, as they were named.
+    """
+
+    request: int
+    which: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,4 +231,4 @@ class Over:
     stopped: tuple[str, ...] = ()
 
 
-Event = Hello | WorkerDone | WorkerFailed | Snapshot | Over
+Event = Hello | Movements | WorkerDone | WorkerFailed | Cancelled | Snapshot | Over

@@ -1,16 +1,197 @@
-"""Main, pure: what the caller asked for, checked once, at once."""
+"""Pure, main and listener: what the caller asked for on failure, time and output, checked once, at once."""
 
 from __future__ import annotations
 
+import math
 import os
+import pickle
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
-from taylorism._errors import BadOption, BadScheduler
+from taylorism._errors import BadOption, BadScheduler, describe, quote
 
-__all__ = ["checked_scheduler", "checked_start_method"]
+__all__ = [
+    "Policy",
+    "TimeLimit",
+    "check_travels",
+    "checked_policy",
+    "checked_scheduler",
+    "checked_start_method",
+    "checked_wait",
+]
 
 _METHODS = ("fork", "spawn", "forkserver")
 _VARIABLE = "TAYLORISM_START_METHOD"
+
+#: after so many, a delay is for ever anyway
+_DOUBLINGS = 60
+
+#: seconds, or what tells them for a set of instructions
+TimeLimit = float | Callable[[Mapping[str, Any]], float | None] | None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the caller wants to happen; the same for all the workers of a Boss.
+
+    Attributes
+    ----------
+    on_error : {'stop', 'finish', 'collect'}
+        Stop everything on the first failure; or run everything, and raise one error at the end; or none.
+    max_trials : int
+        Launches of a set of instructions in all.
+    retry_delay : float
+        Seconds before the second launch, doubled for each further one.
+    timeout : float, callable or None
+        Seconds of wall time for each worker.
+    stop_grace : float
+        Seconds between SIGTERM and SIGKILL.
+    log_dir : str or None
+        Directory, absolute, for the output of each worker.
+    progress : bool
+        Whether main shows how far the work is.
+    """
+
+    on_error: str = "stop"
+    max_trials: int = 1
+    retry_delay: float = 0.0
+    timeout: TimeLimit = None
+    stop_grace: float = 5.0
+    log_dir: str | None = None
+    progress: bool = False
+
+    @property
+    def stops(self) -> bool:
+        """Whether one failure stops everything."""
+        return self.on_error == "stop"
+
+    @property
+    def sees_to_one(self) -> bool:
+        """Whether one worker may be stopped, or fail, while the others go on."""
+        return not self.stops or self.max_trials > 1 or self.timeout is not None
+
+    def delay(self, trials: int) -> float:
+        """Return the seconds to wait after that many trials."""
+        return float(self.retry_delay * 2.0 ** min(trials - 1, _DOUBLINGS))
+
+    def limit(self, instructions: Mapping[str, Any]) -> float | None:
+        """Return the seconds that a worker of these instructions may take, None for any time.
+
+        Raises
+        ------
+        BadOption
+            The callable given as `timeout` returned neither.
+        Exception
+            What it raised.
+        """
+        if not callable(self.timeout):
+            return self.timeout
+        seconds = self.timeout(instructions)
+        if seconds is None or _is_number(seconds, above=0.0):
+            return seconds
+        raise BadOption(
+            f"timeout returned {quote(seconds, 200)} for the instructions {quote(dict(instructions))}: it must "
+            "return seconds greater than 0, or None for no limit."
+        )
+
+
+def checked_policy(
+    *,
+    on_error: str,
+    max_trials: int,
+    retry_delay: float,
+    timeout: TimeLimit,
+    stop_grace: float,
+    log_dir: str | os.PathLike[str] | None,
+    progress: bool,
+) -> Policy:
+    """Return the options as a `Policy`; the directory of the logs is made.
+
+    Raises
+    ------
+    BadOption
+        A value that an option cannot have; the message says which it can.
+    OSError
+        The directory cannot be made or written to.
+    """
+    _demand(on_error in ("stop", "finish", "collect"), "on_error", on_error, "'stop', 'finish' or 'collect'")
+    whole = isinstance(max_trials, Integral) and not isinstance(max_trials, bool)
+    _demand(whole and max_trials >= 1, "max_trials", max_trials, "a whole number from 1 on")
+    _demand(_is_number(retry_delay, 0.0, True), "retry_delay", retry_delay, "seconds, 0 or more")
+    limit = timeout is None or callable(timeout) or _is_number(timeout, 0.0)
+    accepted = "seconds greater than 0, a callable that returns them for the instructions, or None"
+    _demand(limit, "timeout", timeout, accepted)
+    _demand(_is_number(stop_grace, 0.0, True), "stop_grace", stop_grace, "seconds, 0 or more")
+    _demand(isinstance(progress, bool), "progress", progress, "True or False")
+    return Policy(
+        on_error,
+        int(max_trials),
+        float(retry_delay),
+        timeout,
+        float(stop_grace),
+        _checked_directory(log_dir),
+        progress,
+    )
+
+
+def check_travels(policy: Policy, start_method: str) -> None:
+    """Raise `BadOption` where the policy cannot be carried to a listener that is no fork."""
+    if start_method == "fork":
+        return
+    try:
+        pickle.dumps(policy)
+    except Exception as trouble:
+        raise BadOption(
+            f"timeout={quote(policy.timeout, 200)} cannot be sent to a listener that is started by "
+            f"{start_method!r}: {describe(trouble)}. Give a function of a module."
+        ) from trouble
+
+
+def _demand(fine: bool, option: str, value: object, accepted: str) -> None:
+    if not fine:
+        raise BadOption(f"{option}={quote(value, 200)} makes no sense: give {accepted}.")
+
+
+def _is_number(value: object, above: float, or_equal: bool = False) -> bool:
+    """Whether `value` is a finite number above a limit; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    return math.isfinite(number) and (number > above or (or_equal and number == above))
+
+
+def _checked_directory(path: str | os.PathLike[str] | None) -> str | None:
+    """Make the directory, and return it in full: the workers may go elsewhere."""
+    if path is None:
+        return None
+    accepted = "the path of a directory, which is made if it does not exist, or None"
+    _demand(isinstance(path, (str, os.PathLike)) and bool(os.fspath(path)), "log_dir", path, accepted)
+    full = os.path.abspath(os.fspath(path))
+    os.makedirs(full, exist_ok=True)
+    if not os.access(full, os.W_OK | os.X_OK):
+        raise PermissionError(f"log_dir={full!r} cannot be written to: give a directory of your own.")
+    return full
+
+
+def checked_wait(timeout: float | None) -> float | None:
+    """Return the seconds that a caller is ready to wait, if they are such.
+
+    Raises
+    ------
+    BadOption
+        They are neither a number nor None.
+    """
+    accepted = "seconds, or None to wait as long as it takes"
+    if timeout is None or timeout == math.inf:
+        return None
+    _demand(_is_number(timeout, -math.inf), "timeout", timeout, accepted)
+    return float(timeout)
 
 
 def checked_start_method(asked: str | None) -> str:

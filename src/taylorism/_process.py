@@ -65,17 +65,25 @@ class Process(Protocol):
         """Send it SIGKILL."""
 
 
-def watch(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when `pid` ends; None where the system has none (macOS)."""
+def watch(pid: int, noted: list[int] | None = None) -> int | None:
+    """Return a descriptor that becomes readable when `pid` ends; None where the system has none (macOS).
+
+    Parameters
+    ----------
+    noted : list of int, optional
+        The descriptor is added here in the same instant: a signal handler may raise before it is returned.
+    """
+    opened: list[int] = [] if noted is None else noted
     if not hasattr(os, "pidfd_open"):
         return None
     try:
-        fd = os.pidfd_open(pid)
+        opened.extend(map(os.pidfd_open, (pid,)))  # one call into C, as in `_channel`
     except OSError as error:
         if error.errno is None:
             raise  # of a signal handler of the user's
         return None  # no such call in this kernel (before 5.3) or sandbox, or it has been reaped
-    return above_stdio(fd)
+    opened[-1] = above_stdio(opened[-1])
+    return opened[-1]
 
 
 def in_words(exitcode: int | None) -> str:
@@ -188,14 +196,15 @@ class ForkedProcess:
             self._join_within(timeout)
 
     def _join_within(self, timeout: float) -> None:
-        fd = watch(self.pid or 0)
+        noted: list[int] = []
         deadline = time.monotonic() + timeout
         try:
+            fd = watch(self.pid or 0, noted)
             while self.exitcode is None and (left := deadline - time.monotonic()) > 0:
                 _pause(fd, left)
         finally:
-            if fd is not None:
-                os.close(fd)
+            for each in noted:
+                os.close(each)
 
     def _reap(self, options: int) -> None:
         if self._exitcode is not None or self.pid is None or os.getpid() != self._parent:

@@ -6,51 +6,192 @@ raise at any moment (see `_channel`), and the event is then noted again.
 
 from __future__ import annotations
 
+import math
 import pickle
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 from taylorism import _channel, _errors
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
-from taylorism._messages import Failure, Hello, Over, Snapshot, WorkerDone, WorkerFailed
+from taylorism._messages import (
+    Cancelled,
+    End,
+    Failure,
+    Hello,
+    Movements,
+    Over,
+    Snapshot,
+    Start,
+    State,
+    WorkerDone,
+    WorkerFailed,
+)
 from taylorism._process import in_words
 from taylorism._signals import ENDING
 
-__all__ = ["Results"]
+__all__ = ["Results", "View"]
+
+T = TypeVar("T")
+
+#: failing workers that the message of a `WorkersFailed` quotes
+_QUOTED = 10
+
+
+class View:
+    """A set of instructions as main knows it.
+
+    Attributes
+    ----------
+    number : int
+        Its id.
+    name : str or None
+        Its name, as soon as it is known.
+    expected : float
+        Seconds that it is expected to take; 0 where that was not declared.
+    submitted : float or None
+        When it was ordered, in seconds since the epoch.
+    state : str
+        A word of `State`.
+    """
+
+    __slots__ = ("end", "expected", "name", "number", "start", "state", "submitted")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name: str | None = None
+        self.expected = 0.0
+        self.submitted: float | None = None
+        self.state = State.PENDING
+        self.start: Start | None = None
+        self.end: End | None = None
+
+    def info(self) -> dict[str, Any]:
+        """Return what is known of its worker; what is None is explained under ``unknown``."""
+        start, end = self.start, self.end
+        return {
+            "id": self.number,
+            "status": State.DONE if self.state == _LEAVING else self.state,
+            "trials": max(start.trials if start else 0, end.trials if end else 0),
+            "pid": start.pid if start else None,
+            "exitcode": end.exitcode if end else None,
+            "ticket": start.ticket if start else None,
+            "submitted": self.submitted,
+            "started": start.when if start else None,
+            "ended": end.when if end else None,
+            "cpu_user": end.user if end else None,
+            "cpu_system": end.system if end else None,
+            "peak_memory": end.peak if end else None,
+            "unknown": self._unknown(),
+        }
+
+    def _unknown(self) -> str:
+        if self.start is None:
+            return "it was never started"
+        return self.end.unknown if self.end else "it has not ended"
 
 
 class Results:
     """What is known in main of the work that was ordered.
 
+    Parameters
+    ----------
+    on_error : {'stop', 'finish', 'collect'}
+        What the failure of a worker leads to.
+
     Attributes
     ----------
-    error : BaseException or None
-        What the first failure raises.
+    fatal : BaseException or None
+        What stopped everything.
     over : bool
         Whether the work has ended, in one way or another.
     snapshot : bool
         Whether an interim report that was asked for is ready.
     mark : str
         What tells the processes below the listener (`_tree.Mark`).
+    views : dict
+        What was ordered, by number.
+    answers : dict
+        What was cancelled, by the number of the request.
     """
 
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
+    def __init__(self, on_error: str = "stop") -> None:
+        self._on_error = on_error
+        self.fatal: BaseException | None = None
         self.over = False
         self.snapshot = False
         self.mark = ""
+        self.views: dict[int, View] = {}
+        self.answers: dict[int, tuple[int | str, ...]] = {}
         self._failure: Failure | None = None
+        self._failed: dict[int | None, tuple[str, BaseException]] = {}
+        self._together: tuple[int, _errors.WorkersFailed] | None = None
         self._records: dict[int, dict[str, Any]] = {}
         self._stopped: tuple[str, ...] = ()
         self._pending: list[dict[str, Any]] = []
+        self._in: dict[str, dict[int, None]] = {state: {} for state in _STATES}
+        self._owners: dict[str, int] = {}
+        self._open: dict[int, None] = {}
+
+    # -- what was ordered -----------------------------------------------------------------------------
+
+    def expect(self, numbers: Sequence[int], sets: Iterable[Mapping[str, Any]], now: float) -> None:
+        """Take note of sets that were ordered; something may have come of them already."""
+        for number, instructions in zip(numbers, sets, strict=True):
+            view, name = self._view(number), instructions.get("name")
+            view.expected, view.submitted = _seconds(instructions), now
+            if isinstance(name, str) and "[" not in name:
+                self._call(view, name)
+
+    def _view(self, number: int) -> View:
+        """Return what is known of a set; nothing may be, where a handler raised while it was ordered."""
+        if number not in self.views:
+            self._open[number] = None
+            self._in[State.PENDING][number] = None
+            self.views[number] = View(number)
+        return self.views[number]
+
+    def _call(self, view: View, name: str) -> None:
+        view.name = name
+        self._owners.setdefault(name, view.number)
+
+    def knows(self, wanted: int | str) -> bool:
+        """Whether something of that number or name was ordered."""
+        return wanted in (self.views if isinstance(wanted, int) else self._owners)
+
+    def views_in(self, state: str) -> list[View]:
+        """Return what is in a state, in the order in which it came there."""
+        leaving = self._in[_LEAVING] if state == State.DONE else ()
+        return [self.views[number] for number in [*self._in[state], *leaving]]
+
+    def count(self, state: str) -> int:
+        """Return how many are in a state."""
+        return len(self._in[state]) + (len(self._in[_LEAVING]) if state == State.DONE else 0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will come of what was ordered so far."""
+        return self.over or not self._open
+
+    @property
+    def idle(self) -> bool:
+        """Whether no worker runs, as far as main knows."""
+        return self.over or not (self._in[State.RUNNING] or self._in[_LEAVING])
+
+    # -- what comes -----------------------------------------------------------------------------------
 
     def note(self, number: int, frame: Frame) -> None:
         """Take in the event of that number."""
         event = frame.head
         if isinstance(event, WorkerDone):
             self._note_report(number, event, frame.segments)
+        elif isinstance(event, Movements):
+            self._note_movements(event)
         elif isinstance(event, WorkerFailed):
-            self._fail(event.failure, _rebuilt(event.failure, frame.segments[0]))
+            self._note_failure(event, frame.segments[0])
+        elif isinstance(event, Cancelled):
+            self.answers[event.request] = event.which
         elif isinstance(event, Hello):
             self.mark = event.mark
         elif isinstance(event, Snapshot):
@@ -65,13 +206,55 @@ class Results:
         try:
             report = _errors.load_surely(lambda: _channel.open_object(segments))
         except _errors.NotLoadable as trouble:
-            self._fail(*_not_opened(event.name, trouble.__cause__ or trouble))
+            failure, error = _not_opened(event.name, trouble.__cause__ or trouble)
+            self._fail(failure, error, event.number, self._on_error == "stop")
         else:
             self._records[number] = {"name": event.name, "report": report}
+        self._move(event.number, _LEAVING)
 
-    def _fail(self, failure: Failure, error: BaseException) -> None:
-        if self.error is None:
-            self._failure, self.error = failure, error
+    def _note_movements(self, event: Movements) -> None:
+        for move in event.moves:
+            view = self._view(move.number)
+            if isinstance(move, End):
+                view.end = move
+                self._move(move.number, State.FAILED if move.number in self._failed else move.state)
+                continue
+            view.start, view.end = move, None
+            self._call(view, move.name)
+            if view.state in (State.PENDING, State.RUNNING):  # else its report came first, which waits for nothing
+                self._move(move.number, State.RUNNING)
+
+    def _move(self, number: int, state: str) -> None:
+        """Put a set into a state.
+
+        A handler may raise after each step, and another thread may look: a set is never in no state, and to take
+        all the steps again comes to the same.
+        """
+        view = self._view(number)
+        if state == _LEAVING and view.state not in _UNSETTLED:
+            return
+        if state in _UNSETTLED:
+            self._open[number] = None
+        self._in[state][number] = None
+        view.state = state
+        for other in _STATES:
+            if other != state:
+                self._in[other].pop(number, None)
+        if state not in _UNSETTLED:
+            self._open.pop(number, None)
+
+    def _note_failure(self, event: WorkerFailed, packed: Any) -> None:
+        failure = event.failure
+        whose = f"worker {failure.name!r}" if failure.name else "the listener"
+        error = _errors.unpack(packed, whose, failure.traceback, failure.instructions, failure.output)
+        self._fail(failure, error, event.number, event.stops)
+
+    def _fail(self, failure: Failure, error: BaseException, number: int | None, stops: bool) -> None:
+        self._failed[number] = (failure.name, error)
+        if number in self.views:
+            self._call(self.views[number], failure.name)
+        if stops and self.fatal is None:
+            self._failure, self.fatal = failure, error
 
     def listener_died(self, exitcode: int | None) -> None:
         """Note that nothing more will come, though the work was not over."""
@@ -81,41 +264,123 @@ class Results:
             error: BaseException = SignalInterruptError(f"Signal {-exitcode:d} was caught.")
         else:
             error = _boss_died(in_words(exitcode))
-        self._fail(Failure("", "workers exception", _errors.traceback_lines(error)), error)
+        if self.fatal is None:
+            self._failure = Failure("", "workers exception", _errors.traceback_lines(error))
+            self.fatal = error
+
+    # -- what it makes --------------------------------------------------------------------------------
+
+    @property
+    def error(self) -> BaseException | None:
+        """What has to be raised now."""
+        if self.fatal is not None or not (self._failed and self._on_error == "finish" and self.settled):
+            return self.fatal
+        if self._together is None or self._together[0] != len(self._failed):
+            self._together = len(self._failed), _together(self.errors)
+        return self._together[1]
+
+    @property
+    def errors(self) -> dict[str, BaseException]:
+        """The exceptions of the workers that failed, by name."""
+        failed = [(number, *what) for number, what in list(self._failed.items()) if number is not None]
+        return _by_label((self._label(number, name), error) for number, name, error in failed)
+
+    def _label(self, number: int | None, name: str | None) -> str:
+        """Return the name of a worker; where an earlier one had the same, with its number."""
+        if name is None:
+            return f"#{number}"
+        return name if self._owners.get(name, number) == number else f"{name}#{number}"
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What was reported, in order of completion."""
+        return list(self._records.values())
+
+    @property
+    def reported(self) -> int:
+        """How many records there are."""
+        return len(self._records)
+
+    def records_from(self, first: int) -> list[dict[str, Any]]:
+        """Return what was reported after so many records."""
+        return list(islice(self._records.values(), first, None))
 
     @property
     def status(self) -> str:
         """The status of the report as it is now."""
         if self._failure is not None:
             return self._failure.status
+        if self.error is not None:
+            return "workers exception"
         if not self.over:
             return "interim"
         return "pending" if self._pending or self._stopped else "finished"
 
     def report(self) -> dict[str, Any]:
         """Return the report as it is now."""
-        records = [self._records[number] for number in sorted(self._records)]
-        if self._failure is not None:
-            return self._failed(self._failure, records)
-        undone = self._undone() if self.status == "pending" else {}
-        return {"workers_report": records, "status": self.status, **undone}
-
-    def _failed(self, failure: Failure, records: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "workers_report": self.error,
-            "status": self.status,
-            "traceback": list(failure.traceback),
+        error, status, records = self.error, self.status, self.records
+        report: dict[str, Any] = {
+            "workers_report": records if error is None else error,
+            "status": status,
+            "errors": self.errors,
             "workers_done": records,
-            **self._undone(),
+            "workers_info": self._infos(),
         }
+        if error is not None:
+            report["traceback"] = list(self.traceback)
+        if self.fatal is not None or self._pending or self._stopped:
+            report |= {"pending": list(self._pending), "stopped": list(self._stopped)}
+        return report
 
-    def _undone(self) -> dict[str, Any]:
-        return {"pending": list(self._pending), "stopped": list(self._stopped)}
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        touched = [view for view in list(self.views.values()) if view.state != State.PENDING]
+        return _by_label((self._label(view.number, view.name), view.info()) for view in touched)
 
     @property
     def traceback(self) -> tuple[str, ...]:
-        """The lines of the traceback of the failure, as they were where it happened."""
-        return self._failure.traceback if self._failure is not None else ()
+        """The lines of the traceback of what is to be raised, as they were where it happened."""
+        if self._failure is not None:
+            return self._failure.traceback
+        return _errors.traceback_lines(self.error) if self.error is not None else ()
+
+
+#: the report has come, and the process is leaving; `State.DONE` for the user
+_LEAVING = "leaving"
+_UNSETTLED = (State.PENDING, State.RUNNING, _LEAVING)
+_STATES = (*_UNSETTLED, State.DONE, State.FAILED, State.CANCELLED, State.STOPPED)
+
+
+def _by_label(items: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Return a dict, in which nobody is lost whose name looks like the label of another."""
+    found: dict[str, T] = {}
+    for label, value in items:
+        unused = label
+        while unused in found:
+            unused += "'"
+        found[unused] = value
+    return found
+
+
+def _seconds(instructions: Mapping[str, Any]) -> float:
+    try:
+        seconds = float(instructions.get("expected_time") or 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
+
+
+def _together(errors: dict[str, BaseException]) -> _errors.WorkersFailed:
+    lines = [f"{name}: {_errors.describe(error)}" for name, error in islice(errors.items(), _QUOTED)]
+    if len(errors) > _QUOTED:
+        lines.append(f"and {len(errors) - _QUOTED} more")
+    told = "".join(f"\n  {line}" for line in lines)
+    together = _errors.WorkersFailed(
+        f"{len(errors)} of the workers failed, the others are done. Each exception is in `errors` by the name of "
+        f"its worker, here and in get_report(), whose 'workers_done' has what was done:{told}",
+        errors=errors,
+    )
+    together.__cause__ = next(iter(errors.values()))
+    return together
 
 
 def _set(packed: Any) -> dict[str, Any]:
@@ -133,11 +398,6 @@ def _boss_died(how: str) -> _errors.BossDied:
         f"the listener of this Boss died, {how}; its workers were stopped, and the reports that had not come are "
         "lost. What was done is in get_report()['workers_done']; set the rest to work in a new Boss."
     )
-
-
-def _rebuilt(failure: Failure, packed: Any) -> BaseException:
-    whose = f"worker {failure.name!r}" if failure.name else "the listener"
-    return _errors.unpack(packed, whose, failure.traceback, failure.instructions)
 
 
 def _not_opened(name: str, trouble: BaseException) -> tuple[Failure, BaseException]:

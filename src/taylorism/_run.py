@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from taylorism._boss import NOTHING, Boss
 from taylorism._compat import SignalInterruptError
+from taylorism._policy import TimeLimit
 
 __all__ = ["batch_main", "run_as_server"]
 
@@ -26,14 +28,21 @@ _INTERRUPTING = (
 
 
 def run_as_server(
-    common_instructions: Mapping[str, Any] = NOTHING,
-    individual_instructions: Mapping[str, Any] = NOTHING,
+    common_instructions: Mapping[str, Any] | Sequence[Mapping[str, Any]] = NOTHING,
+    individual_instructions: Mapping[str, Any] | Sequence[Mapping[str, Any]] = NOTHING,
     scheduler: Any = None,
     verbose: bool = False,
     maxlenreport: int = 1024,
     sharedmemory_common_instructions: Mapping[str, Any] = NOTHING,
     *,
     start_method: str | None = None,
+    on_error: str = "stop",
+    max_trials: int = 1,
+    retry_delay: float = 0.0,
+    timeout: TimeLimit = None,
+    stop_grace: float = 5.0,
+    log_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> Boss:
     """Make a Boss, give it instructions, set it to work, and return it.
 
@@ -43,7 +52,9 @@ def run_as_server(
     ----------
     common_instructions, individual_instructions
         As in `Boss.set_instructions`.
-    scheduler, verbose, maxlenreport, sharedmemory_common_instructions, start_method
+    scheduler, verbose, maxlenreport, sharedmemory_common_instructions
+        As in `Boss`.
+    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress
         As in `Boss`.
 
     Returns
@@ -56,19 +67,26 @@ def run_as_server(
         maxlenreport=maxlenreport,
         sharedmemory_common_instructions=sharedmemory_common_instructions,
         start_method=start_method,
+        on_error=on_error,
+        max_trials=max_trials,
+        retry_delay=retry_delay,
+        timeout=timeout,
+        stop_grace=stop_grace,
+        log_dir=log_dir,
+        progress=progress,
     )
     try:
         boss.set_instructions(common_instructions, individual_instructions)
         boss.make_them_work()
     except BaseException:
-        _stop_and_wait(boss)
+        boss._abandon()
         raise
     return boss
 
 
 def batch_main(
-    common_instructions: Mapping[str, Any] = NOTHING,
-    individual_instructions: Mapping[str, Any] = NOTHING,
+    common_instructions: Mapping[str, Any] | Sequence[Mapping[str, Any]] = NOTHING,
+    individual_instructions: Mapping[str, Any] | Sequence[Mapping[str, Any]] = NOTHING,
     scheduler: Any = None,
     verbose: bool = False,
     maxlenreport: int = 1024,
@@ -76,6 +94,13 @@ def batch_main(
     sharedmemory_common_instructions: Mapping[str, Any] = NOTHING,
     *,
     start_method: str | None = None,
+    on_error: str = "stop",
+    max_trials: int = 1,
+    retry_delay: float = 0.0,
+    timeout: TimeLimit = None,
+    stop_grace: float = 5.0,
+    log_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> dict[str, Any] | None:
     """Run everything, wait, print the report of each worker, and return them all.
 
@@ -85,7 +110,9 @@ def batch_main(
         Called with the report of each worker, after its name was printed.
     common_instructions, individual_instructions
         As in `Boss.set_instructions`.
-    scheduler, verbose, maxlenreport, sharedmemory_common_instructions, start_method
+    scheduler, verbose, maxlenreport, sharedmemory_common_instructions
+        As in `Boss`.
+    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress
         As in `Boss`.
 
     Returns
@@ -109,23 +136,22 @@ def batch_main(
             maxlenreport=maxlenreport,
             sharedmemory_common_instructions=sharedmemory_common_instructions,
             start_method=start_method,
+            on_error=on_error,
+            max_trials=max_trials,
+            retry_delay=retry_delay,
+            timeout=timeout,
+            stop_grace=stop_grace,
+            log_dir=log_dir,
+            progress=progress,
         )
         try:
             boss.wait_till_finished()
             report = boss.get_report()
         except BaseException:
-            _stop_and_wait(boss)
+            boss._abandon()
             raise
     _print(report, print_report)
     return report
-
-
-def _stop_and_wait(boss: Boss) -> None:
-    try:
-        boss.stop_them_working()
-        boss.wait_till_finished()
-    except Exception:
-        pass  # the one that is on its way out came first
 
 
 def _print(report: dict[str, Any] | None, print_report: Callable[[Any], Any]) -> None:

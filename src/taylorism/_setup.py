@@ -25,6 +25,7 @@ from typing import Any
 import footprints
 
 from taylorism._channel import Channel
+from taylorism._policy import Policy
 
 __all__ = ["Setup"]
 
@@ -54,6 +55,8 @@ class Setup:
         Whether starts and reports are logged.
     maxlenreport : int
         Characters of a report that are logged.
+    policy : Policy
+        What the caller wants on failure, time and output.
     """
 
     channel: Channel
@@ -62,6 +65,7 @@ class Setup:
     shared: Mapping[str, Any]
     verbose: bool
     maxlenreport: int
+    policy: Policy
     forked: bool = field(default=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +78,14 @@ class Setup:
             "environment": dict(os.environ),
             "fd": DupFd(self.channel.fd),
             "settings": _pickled(
-                (self.main_pid, self.scheduler, dict(self.shared), self.verbose, self.maxlenreport)
+                (
+                    self.main_pid,
+                    self.scheduler,
+                    dict(self.shared),
+                    self.verbose,
+                    self.maxlenreport,
+                    self.policy,
+                )
             ),
         }
 
@@ -89,7 +100,7 @@ class Setup:
         for name, level in state["levels"].items():
             logging.getLogger(name).setLevel(level)
         settings = _Unpickler(io.BytesIO(state["settings"])).load()
-        self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport = settings
+        self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport, self.policy = settings
         self.channel = Channel(socket.socket(fileno=state["fd"].detach()))
         self.forked = False
 

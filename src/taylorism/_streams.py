@@ -21,7 +21,7 @@ from typing import Any
 
 from taylorism import _compat
 
-__all__ = ["empty_stdin", "flush_quietly", "renew", "wait_like_any_other"]
+__all__ = ["empty_stdin", "flush_quietly", "renew", "stand_on_descriptors", "wait_like_any_other"]
 
 #: seconds for which the listener waits for room in its standard output or error
 PATIENCE = 1.0
@@ -109,6 +109,24 @@ def wait_like_any_other() -> None:
     """In a worker: write as any program does, however long the reader takes."""
     for raw in _patient:
         raw.patience = None
+
+
+def stand_on_descriptors() -> None:
+    """In a worker whose descriptors 1 and 2 were redirected: have Python write there, in a notebook too.
+
+    Line by line, so that the last words of who is killed are there.
+    """
+    renewed = {}
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name, None)
+        encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None)
+        new = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115 - as long as we live
+        renewed[id(old)] = (old, new)
+        setattr(sys, name, new)
+    _kept.append(renewed)
+    for handler in _compat.log_handlers():
+        if isinstance(handler, logging.StreamHandler) and id(handler.__dict__.get("stream")) in renewed:
+            _renew_handler(handler, renewed)
 
 
 def empty_stdin() -> None:

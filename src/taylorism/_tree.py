@@ -11,13 +11,17 @@ from typing import Any
 from taylorism._descriptors import above_stdio
 
 __all__ = [
+    "Family",
     "become_subreaper",
+    "birth",
     "children",
     "descendants",
     "die_with_parent",
     "end_marked",
     "mark_descendants",
+    "mark_worker",
     "send",
+    "tokens",
 ]
 
 # <linux/prctl.h>
@@ -89,6 +93,46 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def birth(pid: int) -> str:
+    """Return when a process was started, as the system tells it, to know it from a later one of that number.
+
+    Empty where the process is gone, or the system does not tell (macOS).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+class Family:
+    """Some processes and all that descend from them, also when their parents have died and we have adopted them.
+
+    A process whose parent has died cannot be told from others that we have adopted, so each look notes whom it
+    sees. Who is no longer below us has ended: we or somebody else below us has reaped it.
+
+    Parameters
+    ----------
+    roots : iterable of int
+        Where it begins.
+    """
+
+    def __init__(self, roots: Iterable[int]) -> None:
+        self._seen = {pid: birth(pid) for pid in roots}
+
+    def add(self, pids: Iterable[int]) -> None:
+        """Count some more processes in."""
+        self._seen.update((pid, birth(pid)) for pid in pids)
+
+    def living(self) -> list[int]:
+        """Return those that are there, zombies included, parents before their children."""
+        below = set(descendants(os.getpid()))
+        roots = [pid for pid, born in self._seen.items() if pid in below and birth(pid) == born]
+        found = dict.fromkeys([*roots, *(child for pid in roots for child in descendants(pid))])
+        self._seen = {pid: self._seen.get(pid) or birth(pid) for pid in found}
+        return list(found)
+
+
 def send(pids: Iterable[int], *signals: signal.Signals) -> None:
     """Send each of `signals` to each of `pids`; what has ended meanwhile is passed over."""
     for pid in pids:
@@ -103,8 +147,9 @@ def send(pids: Iterable[int], *signals: signal.Signals) -> None:
 # marks: what a killed listener leaves is no longer below anybody
 # ---------------------------------------------------------------------------------------------------------
 
-#: in the environment of all that a worker executes
+#: in the environment of all that a worker executes: of which Boss, of which worker
 _VARIABLE = "TAYLORISM_BOSS"
+_OF_WORKER = "TAYLORISM_WORKER"
 #: rounds of SIGKILL: what is killed may have forked meanwhile
 _ROUNDS = 20
 
@@ -139,6 +184,27 @@ def end_marked(mark: str) -> None:
         if not found:
             return
         send(found, signal.SIGKILL)
+
+
+def mark_worker(token: str) -> None:
+    """Mark this process such that all that it will execute can be told from what others execute."""
+    os.environ[_OF_WORKER] = token
+
+
+def tokens(pid: int) -> set[str]:
+    """Return the tokens that a process carries: of `mark_worker`, and the numbers of the pipes that it holds.
+
+    A fork that executes nothing holds the pipe of the worker that it was, whose number is the token. Where the
+    system shows neither environment nor descriptors of a process (macOS), there are none.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0"))
+        links = [_link(pid, fd) for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:  # another user's, or ended meanwhile
+        return set()
+    pipes = {link[len("pipe:[") : -1] for link in links if link.startswith("pipe:[")}
+    return pipes | {entries.get(_OF_WORKER.encode(), b"").decode("ascii", "replace")} - {""}
 
 
 def _processes() -> list[int]:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 
 from taylorism import _channel, _process
 from taylorism._channel import Channel, ChannelClosed, Frame
-from taylorism._messages import Event
+from taylorism._messages import End, Event, Movements, Start, WorkerDone
 
 __all__ = ["Upstream"]
 
@@ -50,6 +50,7 @@ class Upstream:
         self._watch = _process.watch(main_pid)
         self._events = select.POLLIN
         self._next_flush = 0.0
+        self._moves: list[Start | End] = []
         self.open = True
         self.deaf = False
         poller.register(channel.fd, self._events)
@@ -65,8 +66,21 @@ class Upstream:
 
     def tell(self, event: Event, segments: Iterable[object] = ()) -> None:
         """Send `event`, as soon as main takes it."""
+        if not self.open or self.deaf:
+            return
+        if not isinstance(event, WorkerDone):
+            self._tell_movements()  # they come before what may be the last word on them
+        self._channel.outflow.push(_channel.encode(event, segments))
+
+    def note(self, move: Start | End) -> None:
+        """Have main know of a start or an end, with others that come close upon it."""
         if self.open and not self.deaf:
-            self._channel.outflow.push(_channel.encode(event, segments))
+            self._moves.append(move)
+
+    def _tell_movements(self) -> None:
+        if self._moves:
+            moves, self._moves = tuple(self._moves), []
+            self._channel.outflow.push(_channel.encode(Movements(moves)))
 
     def flush(self, at_once: bool) -> None:
         """Write what main takes now, and have the loop wait for room for the rest.
@@ -80,6 +94,7 @@ class Upstream:
         if not self.open or (now < self._next_flush and not at_once):
             return
         self._next_flush = now + PAUSE
+        self._tell_movements()
         try:
             empty = self._channel.outflow.flush()
         except ChannelClosed:
@@ -112,7 +127,8 @@ class Upstream:
     def next_due(self) -> float:
         """When to look again whether main is there, or to write, on the monotonic clock."""
         look = float("inf") if self._watch is not None else time.monotonic() + _LOOK
-        held_back = self.open and self._events == select.POLLIN and not self._channel.outflow.empty
+        waiting = self._moves or not self._channel.outflow.empty
+        held_back = self.open and self._events == select.POLLIN and waiting
         return min(look, self._next_flush) if held_back else look
 
     def hang_up(self) -> None:

@@ -222,7 +222,8 @@ def sleepers_generic_program(verbose: bool = True, scheduler: Any = None) -> Non
         verbose=verbose,
     )
     time.sleep(_GLANCE)
-    print("Intermediate report:", boss.get_report())
+    report: Any = boss.get_report()
+    print("Intermediate report:", {key: report[key] for key in ("workers_report", "status")})
     boss.set_instructions({}, {"sleeping_time": [_LATE_NAP]})
     boss.wait_till_finished()
     for record in _records(boss):

@@ -1,0 +1,108 @@
+"""Listener: what a worker used, and how it is measured.
+
+Processor time and the peak of the resident memory come from the system when the worker is reaped (`wait4`), for
+nothing. But that peak begins with all the pages that a fork shares with its parent, and is inherited by what is
+executed too: beside a main program of 600 MiB, each empty worker "used" 600 MiB. So what our own process has
+when it forks is taken off.
+
+That still misses what a worker changes in pages that it shares, and what programs use that it starts while the
+peak of main hides them. So a worker that lives long enough is also looked at from outside, now and then: the
+pages that are private to it and to all that descends from it, as the kernel counts them (``smaps_rollup``). To
+count takes the longer the larger main is, and each look is followed by a rest of five thousand times its cost: at
+most 0.02 % of a processor.
+
+The peak is the larger of the two. Without ``/proc`` (macOS) there is neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from taylorism import _memory, _tree
+
+__all__ = ["Baseline", "Lookout", "Usage"]
+
+#: seconds of a worker's life before it is looked at for the first time
+_YOUNG = 1.0
+#: seconds between two looks, at the least
+_PAUSE = 5.0
+#: the same, in times the cost of the last one
+_THRIFT = 5000
+#: seconds for which the size of this process is taken to be what it was
+_FRESH = 0.2
+
+
+@dataclass
+class Usage:
+    """What a worker used so far.
+
+    Attributes
+    ----------
+    baseline : float or None
+        MiB that it shared with its parent when it was forked; None where that cannot be told.
+    private : float
+        The most that it and its descendants were seen to have for themselves, in MiB.
+    rusage : object
+        What the system said at its end, if it was asked.
+    """
+
+    baseline: float | None
+    private: float = 0.0
+    rusage: Any = None
+
+    @property
+    def peak(self) -> float | None:
+        """The peak of its memory in MiB, None where that cannot be known."""
+        if self.rusage is None or self.baseline is None:
+            return None
+        return max(self.private, float(self.rusage.ru_maxrss) / 1024 - self.baseline, 0.0)
+
+    @property
+    def unknown(self) -> str:
+        """Why something cannot be known, empty if everything is."""
+        if self.rusage is None:
+            return "its end was noted by another than the listener"
+        return "" if self.baseline is not None else "this system does not tell which memory is a process's own"
+
+
+class Baseline:
+    """What this process would share with a fork now."""
+
+    def __init__(self) -> None:
+        self._size: float | None = None
+        self._until = 0.0
+
+    def now(self) -> float | None:
+        """Return it in MiB, None where the system does not tell."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._size, self._until = _memory.anonymous(), now + _FRESH
+        return self._size
+
+
+class Lookout:
+    """Looks at the memory of the workers now and then."""
+
+    def __init__(self) -> None:
+        self.next_look = float("inf")
+
+    def welcome(self) -> None:
+        """Take note that a worker has started."""
+        if self.next_look == float("inf"):
+            self.next_look = time.monotonic() + _YOUNG
+
+    def look(self, now: float, workers: Iterable[tuple[int, Usage]]) -> None:
+        """Measure, if it is time."""
+        if now < self.next_look:
+            return
+        start, found = time.process_time(), False
+        for pid, usage in workers:
+            found = True
+            private = sum(map(_memory.private, [pid, *_tree.descendants(pid)]))
+            usage.private = max(usage.private, private)
+        cost = time.process_time() - start
+        self.next_look = time.monotonic() + max(_PAUSE, _THRIFT * cost) if found else float("inf")
+
