@@ -54,8 +54,8 @@ class Main:
         self.told.append((event, pickle.loads(packed)))
 
     def note(self, move):
-        """Take an end."""
-        self.ends.append(move)
+        """Take an end, or what tells a start."""
+        self.ends.append(move() if callable(move) else move)
 
 
 class Room:
@@ -76,6 +76,7 @@ class Room:
         worker = SimpleNamespace(name=name, footprint_as_shallow_dict=lambda: {"name": name, "attribute": "seen"})
         process = SimpleNamespace(pid=1234, exitcode=code, noted=True)
         return Member(
+            name=name,
             worker=worker,
             job=job or self.job(),
             process=process,

@@ -992,7 +992,7 @@ def test_the_end_that_somebody_else_has_noted_tells_no_usage():
 
 def test_a_crew_with_nobody_in_it_looks_at_nobody(monkeypatch):
     """The look at their memory that was due when the last one left is the last one."""
-    for pause in ("_YOUNG", "_PAUSE", "_THRIFT"):
+    for pause in ("_PAUSE", "_THRIFT"):
         monkeypatch.setattr(_usage, pause, 0.0)
 
     def check():

@@ -41,7 +41,9 @@ class Crew:
             raise self.refusals[job.number]
         worker._process = SimpleNamespace(pid=1000 + job.number)
         self.started.append((job.number, job.trials, seconds))
-        return SimpleNamespace(name=worker.name, process=worker._process)
+        ticket = job.instructions.get("scheduler_ticket")
+        start = Start(job.number, worker.name, worker._process.pid, ticket, job.trials, 0.0)
+        return SimpleNamespace(name=worker.name, process=worker._process, news=lambda: start)
 
     def stop(self, grace=None):
         """Stop everything."""

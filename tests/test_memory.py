@@ -209,4 +209,5 @@ SwapPss:             512 kB
 def test_a_kernel_that_says_nothing_or_nonsense_is_no_error(monkeypatch):
     """None, or nothing."""
     monkeypatch.setattr("builtins.open", lambda *args: io.BytesIO(b"nonsense"))
+    monkeypatch.setattr(_memory.os, "read", lambda fd, size: b"nonsense")
     assert _memory.anonymous() is None and _memory.private(1) == 0.0

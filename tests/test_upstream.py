@@ -130,7 +130,8 @@ def test_movements_are_written_together_and_in_order(stage):
     """One event for all that came close upon each other; once."""
     moves = (a_start(1), a_start(2), End(1, State.DONE, 6.0, 0), a_start(1))
     for move in moves:
-        stage.upstream.note(move)
+        stage.upstream.note(move if isinstance(move, End) else lambda move=move: move)
+    stage.upstream.note(lambda: None)  # its end tells its start
     stage.upstream.flush(at_once=True)
     assert stage.heard() == [Movements(moves)]
     stage.upstream.flush(at_once=True)
@@ -139,7 +140,7 @@ def test_movements_are_written_together_and_in_order(stage):
 
 def test_movements_come_before_what_may_be_the_last_word_on_them(stage):
     """But for reports, which are many: each event of its own would wake main."""
-    stage.upstream.note(a_start(1))
+    stage.upstream.note(lambda: a_start(1))
     stage.upstream.tell(WorkerDone("w1", 1))
     stage.upstream.note(End(1, State.DONE, 6.0))
     stage.upstream.tell(Over())
@@ -154,7 +155,7 @@ def test_a_movement_alone_is_written_soon(stage, monkeypatch):
     monkeypatch.setattr(_upstream.time, "monotonic", lambda: now[0])
     stage.upstream.flush(at_once=True)
     assert stage.upstream.next_due() == float("inf")
-    stage.upstream.note(a_start(1))
+    stage.upstream.note(lambda: a_start(1))
     assert stage.upstream.next_due() == 100.0 + _upstream.PAUSE
     stage.upstream.flush(at_once=False)
     assert stage.heard() == []
@@ -167,11 +168,11 @@ def test_a_movement_alone_is_written_soon(stage, monkeypatch):
 def test_a_deaf_or_absent_main_is_told_of_no_movement(stage):
     """Neither then nor later, and the loop is not woken for it."""
     stage.upstream.deaf = True
-    stage.upstream.note(a_start(1))
+    stage.upstream.note(lambda: a_start(1))
     stage.upstream.flush(at_once=True)
     assert stage.heard() == [] and stage.upstream.next_due() == float("inf")
     stage.upstream.hang_up()
-    stage.upstream.note(a_start(2))
+    stage.upstream.note(lambda: a_start(2))
     assert stage.upstream.all_said and stage.upstream.next_due() == float("inf")
 
 

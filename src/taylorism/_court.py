@@ -15,7 +15,7 @@ from typing import Any
 from taylorism import _blame, _errors, _hiring, _logs
 from taylorism._crew import Crew, Member
 from taylorism._ledger import Job, Ledger, Sentence
-from taylorism._messages import End, Failure, State, WorkerFailed
+from taylorism._messages import End, Failure, Start, State, WorkerFailed
 from taylorism._policy import Policy
 from taylorism._upstream import Upstream
 
@@ -89,8 +89,10 @@ class Court:
 
     def conclude(self, member: Member) -> None:
         """Settle what a worker did that is gone, or have it tried again."""
+        start = member.start()  # before its job is given back, for another trial
         verdict = member.verdict or self._verdict(member)
-        self._upstream.note(_end(member, verdict))
+        member.concluded = True
+        self._upstream.note(_end(member, verdict, start))
 
     def settle(self, job: Job, state: str) -> None:
         """Have main know of the state of a set of instructions that has no process."""
@@ -167,10 +169,9 @@ def _taken_down(name: str, error: BaseException) -> tuple[Failure, list[bytes]]:
     return failure, [_errors.pack(error, f"worker {name!r}" if name else "the listener")]
 
 
-def _end(member: Member, verdict: str) -> End:
+def _end(member: Member, verdict: str, start: Start) -> End:
     """Return what became of a worker's set of instructions, and what it used."""
     usage, rusage = member.usage, member.usage.rusage
     user, system = (None, None) if rusage is None else (rusage.ru_utime, rusage.ru_stime)
-    code = member.process.exitcode
-    return End(member.job.number, verdict, time.time(), code, user, system, usage.peak, usage.unknown)
-
+    used = (member.process.exitcode, user, system, usage.peak, usage.unknown)
+    return End(member.job.number, verdict, time.time(), *used, start.trials, start)

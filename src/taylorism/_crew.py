@@ -29,7 +29,7 @@ from taylorism._descriptors import above_stdio
 from taylorism._errors import TaylorismError
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
-from taylorism._messages import Outcome, State
+from taylorism._messages import Outcome, Start, State
 from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
 from taylorism._usage import Baseline, Lookout, Usage
@@ -62,12 +62,17 @@ class Member:
         What is being stopped on its account alone, itself included; `ladder` is how.
     sentence : str
         Why: a word of `State`.
+    started : float
+        When it was, in seconds since the epoch.
     spoke_first : bool
         Whether its failure, or its death, came before everything was stopped.
     verdict : str
         The state that it ends in, once that is known.
+    concluded : bool
+        Whether main is being told of its end.
     """
 
+    name: str
     worker: Any
     job: Job
     process: ForkedProcess
@@ -82,14 +87,19 @@ class Member:
     family: _tree.Family | None = None
     ladder: Ladder | None = None
     sentence: str = ""
+    started: float = 0.0
     spoke_first: bool = False
     verdict: str = ""
+    concluded: bool = False
 
-    @property
-    def name(self) -> str:
-        """Name of the worker."""
-        name: str = self.worker.name
-        return name
+    def start(self) -> Start:
+        """Return what is told of its start."""
+        ticket = self.job.instructions.get("scheduler_ticket")  # to ask the worker costs a tenth of its hire
+        return Start(self.job.number, self.name, self.process.pid or 0, ticket, self.job.trials, self.started)
+
+    def news(self) -> Start | None:
+        """Return its start as long as its end does not tell it."""
+        return None if self.concluded else self.start()
 
     @property
     def gone(self) -> bool:
@@ -150,36 +160,42 @@ class Crew:
             The system refuses a pipe or a process.
         """
         _streams.flush_quietly()  # or the child would say again what a constructor has printed
-        usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         reader, writer = map(above_stdio, os.pipe())
-        worker.messenger = _child.NoticePipe(writer, self._shown)
-        token = _token(reader) if self._policy.sees_to_one else ""
-        worker._process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
         try:
+            member = self._engage(worker, job, reader, writer)
             worker.work()
-            member = Member(worker, job, worker._process, Inflow(reader), usage, token, logged)
-            self._welcome(member)
+            self._welcome(member, seconds)
         except BaseException:
             os.close(reader)
             raise
         finally:
             os.close(writer)
-        if seconds is not None:
-            member.seconds, member.deadline = seconds, time.monotonic() + seconds
         return member
+
+    def _engage(self, worker: Any, job: Job, reader: int, writer: int) -> Member:
+        """Prepare all that can be before the fork: after it, each page that is touched is copied."""
+        os.set_blocking(reader, False)
+        worker.messenger = _child.NoticePipe(writer, self._shown)
+        token = _token(reader) if self._policy.sees_to_one else ""
+        process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
+        worker._process = process
+        usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
+        self._lookout.welcome()
+        return Member(worker.name, worker, job, process, Inflow(reader), usage, token, logged, started=time.time())
 
     def _log_sizes(self, worker: Any) -> tuple[int, int]:
         directory = self._policy.log_dir
         return (0, 0) if directory is None else _logs.sizes(directory, worker.name)
 
-    def _welcome(self, member: Member) -> None:
+    def _welcome(self, member: Member, seconds: float | None) -> None:
+        member.process = member.worker._process  # a `work` of the user's may have put another there
         if member.process.pid is None:
             raise TaylorismError(f"the work() of {type(member.worker).__name__} started no process.")
-        os.set_blocking(member.inflow.fd, False)
         self._poller.register(member.inflow.fd, select.POLLIN)
         self._by_pipe[member.inflow.fd] = member
         self._members[member.process.pid] = member
-        self._lookout.welcome()
+        if seconds is not None:
+            member.seconds, member.deadline = seconds, time.monotonic() + seconds
 
     def _in_child(self, worker: Any, reader: int, token: str, listener: int) -> None:
         _tree.die_with_parent(listener)

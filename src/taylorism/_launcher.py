@@ -7,7 +7,6 @@ for another process, the rest waits for the end of one that runs.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from taylorism import _blame, _errors, _hiring
 from taylorism._court import Court
 from taylorism._crew import Crew
 from taylorism._ledger import Flow, Job, Ledger
-from taylorism._messages import Start
 from taylorism._setup import Setup
 from taylorism._upstream import Upstream
 
@@ -125,14 +123,10 @@ class Launcher:
                 hired.popleft()
             return False
         hired.popleft()
-        self._note_start(member.name, member.process.pid or 0, job)
-        return True
-
-    def _note_start(self, name: str, pid: int, job: Job) -> None:
+        self._upstream.note(member.news)
         if self._setup.verbose:
-            _blame.say(logging.INFO, "Worker %s started.", name)
-        ticket = job.instructions.get("scheduler_ticket")  # to ask the worker costs a tenth of its hire
-        self._upstream.note(Start(job.number, name, pid, ticket, job.trials, time.time()))
+            _blame.say(logging.INFO, "Worker %s started.", worker.name)
+        return True
 
     def _note_refusal(self, worker: Any, job: Job, trouble: BaseException) -> None:
         """Have a set wait for a running worker to make room; it is a failure if there is none."""

@@ -23,7 +23,6 @@ that is not in the table is an error.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
@@ -146,7 +145,7 @@ class Ledger:
     failure: Failure | None = None
     #: the jobs of `pending`, by the identity of the dict
     _jobs: dict[int, Job] = field(default_factory=dict)
-    #: those that wait for their next trial: when, in which order, which
+    #: those that wait for their next trial, in order: when, number, which
     _waiting: list[tuple[float, int, Job]] = field(default_factory=list)
 
     @property
@@ -174,7 +173,7 @@ class Ledger:
     def _flow_to(self, flow: Flow) -> None:
         self.flow = flow
         if flow is Flow.STOPPED:
-            self.give_back([job for _, _, job in sorted(self._waiting)])  # they will not have their next trial
+            self.give_back([job for _, _, job in self._waiting])  # they will not have their next trial
             self._waiting.clear()
 
     def add(self, jobs: Iterable[Job]) -> None:
@@ -194,7 +193,6 @@ class Ledger:
         self.pending = [each for each in self.pending if id(each) in self._jobs]
         put_off = [entry for entry in self._waiting if not wanted.isdisjoint(entry[2].callings)]
         self._waiting = [entry for entry in self._waiting if entry not in put_off]
-        heapq.heapify(self._waiting)
         return found + [job for _, _, job in put_off]
 
     # -- launching ------------------------------------------------------------------------------------
@@ -285,7 +283,8 @@ class Ledger:
         if name is not None:
             job.instructions["name"] = name
         if delay > 0:
-            heapq.heappush(self._waiting, (now + delay, job.number, job))
+            self._waiting.append((now + delay, job.number, job))
+            self._waiting.sort()
         else:
             self.give_back([job])
         return delay
@@ -297,9 +296,8 @@ class Ledger:
 
     def end_of_waiting(self, now: float) -> bool:
         """Queue what has waited long enough; return whether there was any."""
-        due = []
-        while self._waiting and self._waiting[0][0] <= now:
-            due.append(heapq.heappop(self._waiting)[2])
+        due = [job for when, _, job in self._waiting if when <= now]
+        del self._waiting[: len(due)]
         self.give_back(due)
         return bool(due)
 

@@ -7,7 +7,6 @@ code write there too.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import string
 
@@ -38,8 +37,16 @@ def _file_name(name: str) -> str:
         safe = _escaped(".") + safe[1:]  # else hidden, or another directory
     if len(safe) <= _LONGEST:
         return safe
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = f"{_fnv1a(name.encode('utf-8', 'surrogatepass')):016x}"
     return f"{safe[: _LONGEST - len(digest) - 1]}~{digest}"
+
+
+def _fnv1a(data: bytes) -> int:
+    """Return the FNV-1a hash of 64 bits; `hashlib` would load a library of some MiB into every worker."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value
 
 
 def _escaped(char: str) -> str:

@@ -101,10 +101,15 @@ def anonymous() -> float | None:
     None where the system does not tell (macOS).
     """
     try:
-        with open("/proc/self/statm", "rb") as file:
-            _, resident, shared = map(int, file.read().split()[:3])
+        fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)  # half the price of a file object
+    except OSError:
+        return None
+    try:
+        _, resident, shared = map(int, os.read(fd, 100).split()[:3])
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(fd)
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / MIB
 
 

@@ -175,6 +175,8 @@ class Start(NamedTuple):
 class End(NamedTuple):
     """What became of a set of instructions (PENDING: it is tried again), and what its last worker used.
 
+    It holds its start, which is told by itself only where the end does not follow at once.
+
     `when` in seconds since the epoch, `user` and `system` in seconds of processor time, `peak` in MiB; what is not
     known is None, and `unknown` says why.
     """
@@ -188,6 +190,7 @@ class End(NamedTuple):
     peak: float | None = None
     unknown: str = ""
     trials: int = 0
+    start: Start | None = None
 
 
 @dataclass(frozen=True)

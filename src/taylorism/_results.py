@@ -216,13 +216,22 @@ class Results:
         for move in event.moves:
             view = self._view(move.number)
             if isinstance(move, End):
-                view.end = move
-                self._move(move.number, State.FAILED if move.number in self._failed else move.state)
+                self._note_end(view, move)
                 continue
-            view.start, view.end = move, None
-            self._call(view, move.name)
+            view.end = None
+            self._note_start(view, move)
             if view.state in (State.PENDING, State.RUNNING):  # else its report came first, which waits for nothing
                 self._move(move.number, State.RUNNING)
+
+    def _note_start(self, view: View, start: Start) -> None:
+        view.start = start
+        self._call(view, start.name)
+
+    def _note_end(self, view: View, end: End) -> None:
+        if end.start is not None:
+            self._note_start(view, end.start)
+        view.end = end
+        self._move(view.number, State.FAILED if view.number in self._failed else end.state)
 
     def _move(self, number: int, state: str) -> None:
         """Put a set into a state.

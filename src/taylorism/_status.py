@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, fields
 
 from taylorism._messages import State
@@ -42,6 +41,8 @@ class Status:
 
     def _repr_html_(self) -> str:
         """Return a table, for a notebook."""
+        import html  # here: it brings the names of all characters
+
         rows = (
             f"<tr><th>{state}</th><td>{len(names)}</td><td>{html.escape(_shown(names))}</td></tr>"
             for state, names in self._rows()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from taylorism import _channel, _process
 from taylorism._channel import Channel, ChannelClosed, Frame
@@ -50,7 +50,7 @@ class Upstream:
         self._watch = _process.watch(main_pid)
         self._events = select.POLLIN
         self._next_flush = 0.0
-        self._moves: list[Start | End] = []
+        self._moves: list[End | Callable[[], Start | None]] = []
         self.open = True
         self.deaf = False
         poller.register(channel.fd, self._events)
@@ -72,15 +72,24 @@ class Upstream:
             self._tell_movements()  # they come before what may be the last word on them
         self._channel.outflow.push(_channel.encode(event, segments))
 
-    def note(self, move: Start | End) -> None:
-        """Have main know of a start or an end, with others that come close upon it."""
+    def note(self, move: End | Callable[[], Start | None]) -> None:
+        """Have main know of a start or an end, with others that come close upon it, or with a report.
+
+        Parameters
+        ----------
+        move : End or callable
+            What returns the start, if that has still to be told when there is an occasion.
+        """
         if self.open and not self.deaf:
+            if not self._moves and self._channel.outflow.empty:
+                self._next_flush = time.monotonic() + PAUSE  # not right after the fork, in the way of the child
             self._moves.append(move)
 
     def _tell_movements(self) -> None:
-        if self._moves:
-            moves, self._moves = tuple(self._moves), []
-            self._channel.outflow.push(_channel.encode(Movements(moves)))
+        noted, self._moves = self._moves, []
+        moves = [each if isinstance(each, End) else each() for each in noted]
+        if any(moves):
+            self._channel.outflow.push(_channel.encode(Movements(tuple(filter(None, moves)))))
 
     def flush(self, at_once: bool) -> None:
         """Write what main takes now, and have the loop wait for room for the rest.

@@ -16,6 +16,7 @@ The peak is the larger of the two. Without ``/proc`` (macOS) there is neither.
 
 from __future__ import annotations
 
+import resource  # noqa: F401 - `os.wait4` imports it: not in the listener, which imports nothing after the fork
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,9 +26,7 @@ from taylorism import _memory, _tree
 
 __all__ = ["Baseline", "Lookout", "Usage"]
 
-#: seconds of a worker's life before it is looked at for the first time
-_YOUNG = 1.0
-#: seconds between two looks, at the least
+#: seconds from the start of the first worker to the first look, and between two looks, at the least
 _PAUSE = 5.0
 #: the same, in times the cost of the last one
 _THRIFT = 5000
@@ -92,7 +91,7 @@ class Lookout:
     def welcome(self) -> None:
         """Take note that a worker has started."""
         if self.next_look == float("inf"):
-            self.next_look = time.monotonic() + _YOUNG
+            self.next_look = time.monotonic() + _PAUSE
 
     def look(self, now: float, workers: Iterable[tuple[int, Usage]]) -> None:
         """Measure, if it is time."""
