@@ -47,6 +47,8 @@ _LENGTHS = struct.Struct("!II")
 
 #: bytes from which a buffer travels as a segment of its own; below, copying is cheaper than keeping track
 LARGE = 64 * 1024
+#: what has no buffers; in a newborn worker, not to look for them saves the copies of some pages
+_BARE = (type(None), bool, int, float, str)
 #: bytes asked for from one system call
 _CHUNK = 1 << 20
 #: buffers handed to one `writev` (the system's limit is 1024)
@@ -81,6 +83,8 @@ def pack_object(value: object) -> list[Any]:
     Exception
         Whatever pickling it raises.
     """
+    if isinstance(value, _BARE):
+        return [pickle.dumps(value, protocol=5)]
     segments: list[Any] = []
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -374,6 +378,9 @@ class Outflow:
 
 def write_all(fd: int, buffers: list[Any]) -> None:
     """Write a frame to a blocking descriptor; the pipe is widened first where there is much to write."""
+    if len(buffers) == 1 and len(buffers[0]) <= select.PIPE_BUF:
+        os.write(fd, buffers[0])  # all of it, or it waits
+        return
     if sum(map(len, buffers)) > _WIDE_PIPE:
         _widen(fd)
     packet = _Packet(buffers, buffers)
