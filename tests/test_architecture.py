@@ -17,12 +17,16 @@ TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sort
 #: from below to above: a module may import what is below it, and its own layer where that makes no circle
 LAYERS = {
     "leaves": {
+        "_caps",
         "_compat",
         "_cpus",
         "_descriptors",
         "_exits",
+        "_forest",
+        "_gates",
         "_logs",
         "_memory",
+        "_oom",
         "_pages",
         "_robust",
         "_segments",
@@ -31,7 +35,7 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_process"},
-    "people": {"_child", "_worker", "schedulers"},
+    "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
         "_blame",
         "_court",

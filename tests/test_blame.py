@@ -27,7 +27,9 @@ from taylorism._messages import Failure
 def a_member(exitcode=7, seconds=2.5, instructions=None):
     """Return what is known of a worker that has ended."""
     job = Job(3, {"name": "w", "number": 42} if instructions is None else instructions)
-    return SimpleNamespace(name="w", job=job, process=SimpleNamespace(exitcode=exitcode), seconds=seconds)
+    process, worker = SimpleNamespace(exitcode=exitcode), SimpleNamespace(memory=10.0)
+    facts = dict(out_of_memory=False, overdrawn=33.0)
+    return SimpleNamespace(name="w", job=job, worker=worker, process=process, seconds=seconds, **facts)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +176,17 @@ def test_what_is_said_is_said_where_it_was_said(caplog):
     (record,) = caplog.records
     said = (record.name, record.getMessage(), record.filename)
     assert said == ("taylorism", "Worker w started.", "test_blame.py")
+
+
+def test_the_kernel_is_named_where_it_was_the_kernel():
+    """It is known by its count of kills."""
+    dead = a_member(exitcode=-9)
+    dead.out_of_memory = True
+    assert "killed by SIGKILL: by the kernel, out of memory" in str(_blame.died(dead, ""))
+
+
+def test_who_used_too_much_is_told_both_figures():
+    """What it had declared, and what it was seen to use."""
+    error = _blame.overdrawn(a_member(exitcode=-15), "the last lines")
+    assert (error.declared, error.used, error.name) == (10.0, 33.0, "w")
+    assert "33 MiB" in str(error) and "memory=10 MiB" in str(error) and "the last lines" in str(error)

@@ -65,7 +65,7 @@ class Room:
         self.policy = Policy(**options)
         self.ledger, self.crew, self.main = Ledger(self.policy), Crew(), Main()
         self.ledger.obey(Signal.RESUME)
-        self.court = Court(self.policy, self.ledger, self.crew, self.main)
+        self.court = Court(self.policy, self.ledger, self.crew, self.main, lambda job: None)
 
     def job(self, trials=1, number=0, **instructions):
         """Return a set of instructions that was launched so many times."""

@@ -17,7 +17,7 @@ import workers
 from workers import Scheduler, alive, do, done_so_far, laxist, reports, until, working
 
 import taylorism
-from taylorism import _crew
+from taylorism import _crew, _usage
 
 
 def failure_of(*order: Any, **options: Any) -> BaseException:
@@ -638,14 +638,21 @@ def test_handlers_of_main_do_not_run_elsewhere(tmp_path):
     assert (tmp_path / "w.cleaned").exists()
 
 
-def test_idle_boss_uses_no_cpu(tmp_path):
-    """While workers run and nothing happens, the listener does not wake up."""
+def test_idle_boss_uses_no_cpu(tmp_path, monkeypatch):
+    """While workers run and nothing happens, the listener does not wake up, but to look at their memory."""
+    monkeypatch.setattr(_usage, "_PAUSE", 1000.0)
+    monkeypatch.setattr(_crew, "_LATER", 1000.0)  # one look at a count of the kernel, soon after the start
     boss = working(*do("wait", str(tmp_path), name="w"))
     workers.pid_in(tmp_path / "w.pid")
     listener = psutil.Process(boss._process.pid)
-    until(lambda: listener.status() == psutil.STATUS_SLEEPING)
-    before = listener.num_ctx_switches().voluntary
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    assert listener.num_ctx_switches().voluntary == before
+    until(lambda: boss.status().running, "the news of the start")
+
+    def sleeps_on():
+        before = listener.num_ctx_switches().voluntary
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        return listener.num_ctx_switches().voluntary == before
+
+    until(sleeps_on, "the end of what follows the start")
+    assert sleeps_on() and sleeps_on()
     (tmp_path / "release").touch()
     boss.wait_till_finished()

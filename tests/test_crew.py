@@ -33,6 +33,7 @@ class Stub:
         self.name = name
         self.life = life
         self.messenger = self._process = None
+        self.memory = 0.0
 
     def work(self):
         """Start the process."""
@@ -53,6 +54,7 @@ class Stage:
         self.poller = select.poll()
         self.poller.register(self.inbox.fd, select.POLLIN)
         self.crew = Crew(self.poller, self.inbox.forget, 0, Policy(**options))
+        self.crew._oom_kills = 0  # known, so that the crew has no chore of its own
         self.gone = []
         self.given_up = []
 

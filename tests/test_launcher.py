@@ -57,7 +57,7 @@ class Yard:
         self.policy = Policy(**options)
         self.ledger, self.crew, self.main = Ledger(self.policy), Crew(), Main()
         self.setup = SimpleNamespace(shared={"shared": 1}, policy=self.policy, verbose=False)
-        court = Court(self.policy, self.ledger, self.crew, self.main)
+        court = Court(self.policy, self.ledger, self.crew, self.main, lambda job: None)
         self.launcher = Launcher(self.setup, self.ledger, self.crew, self.main, court)
         self.hired, self.unfit = [], {}
         monkeypatch.setattr(_hiring, "hire", self.hire)

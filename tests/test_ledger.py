@@ -15,6 +15,7 @@ from taylorism._errors import DuplicateName, SchedulerError
 from taylorism._ledger import Flow, Intake, Job, Ledger, Sentence, Todo
 from taylorism._messages import Failure, Signal
 from taylorism._policy import Policy
+from taylorism._queues import Fifo
 
 FAILURE = Failure("w", "workers exception", ("Traceback\n",))
 
@@ -367,19 +368,20 @@ def test_a_scheduler_that_raises_leaves_the_ledger_as_it_was():
     assert ledger.pending == [{"id": 1}]
 
 
-def test_a_trusted_scheduler_is_asked_without_copies():
-    """Ours get the very list, and their answer is taken as it is."""
-    ledger = filled({"id": 1}, {"id": 2})
-    seen = []
-
-    def one(pending):
-        seen.append(pending)
-        return pending[:1], pending[1:]
-
-    pending = ledger.pending
-    (job,) = ledger.decide(scheduler(one), trusted=True)
-    assert (job.number, job.instructions) == (1, {"id": 1})
-    assert seen[0] is pending and ledger.pending == [{"id": 2}]
+def test_a_queue_is_asked_in_the_place_of_the_scheduler():
+    """It is told what comes, starts, ends, is withdrawn and comes back."""
+    queue = Fifo(lambda workers: 2 - len(workers), lambda workers, taken: None)
+    ledger = Ledger(queue=queue)
+    ledger.add([Job(number, {"id": number}) for number in range(5)])
+    ledger.flow = Flow.WORKING
+    jobs = ledger.decide(None, 1.0)
+    assert numbers(jobs) == [0, 1] and ledger.pending == [{"id": 2}, {"id": 3}, {"id": 4}]
+    ledger.started(SimpleNamespace(name="w"), jobs[0], 1.0)
+    ledger.give_back(jobs[1:])
+    assert numbers(ledger.withdraw({3})) == [3] and ledger.pending == [{"id": 1}, {"id": 2}, {"id": 4}]
+    assert numbers(ledger.decide(None, 2.0)) == [1]
+    ledger.left("w")
+    assert numbers(ledger.decide(None, 3.0)) == [2, 4] and not ledger.pending
 
 
 def test_what_could_not_be_started_goes_back_to_the_head():
@@ -501,7 +503,7 @@ def test_a_failure_that_no_set_is_to_blame_for_stops_everything(on_error):
 def test_there_are_trials_left_while_nothing_is_stopped(order):
     """A halt, or that no more will come, takes none away; it is not over before them."""
     ledger = filled({"id": 1}, max_trials=2)
-    (job,) = ledger.decide(scheduler(everything), trusted=True)
+    (job,) = ledger.decide(scheduler(everything))
     ledger.obey(order)
     assert ledger.judge(Job(1, {}, 1), True) is Sentence.RETRY
     ledger.try_again(job, "w", 0.0)

@@ -35,6 +35,7 @@ DEFAULTS = {
     "stop_grace": 5.0,
     "log_dir": None,
     "progress": False,
+    "memory_guard": None,
 }
 
 

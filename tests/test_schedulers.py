@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import functools
 import heapq
 import itertools
 import logging
@@ -12,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import time
+import types
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +27,15 @@ from hypothesis import strategies as st
 
 from taylorism import _cpus, _memory, schedulers
 from taylorism._errors import TaylorismError
+from taylorism._queues import Fifo, Listed, Ranked
+from taylorism._shares import CpuShare, share_of
 from taylorism.schedulers import (
     MAX_NUMBER_PROCESSES,
     BaseScheduler,
     BindingAwareScheduler,
     SchedulerValueError,
     binding_setup,
+    queue_of,
 )
 
 
@@ -1044,3 +1049,419 @@ def test_files_by_chance(batch, max_threads, arrivals):
     machine = Machine(scheduler, batch, check, arrivals)
     assert machine.run() == []
     assert everything_ran(machine)
+
+
+# --------------------------------------------------------------------------------------------------
+# Cpus
+
+
+def cpus_turn(asked, workers=(), **keys):
+    """Return the names launched with their cpus, and those kept, of sets with these ncpus."""
+    pending = [{"name": f"t{i}"} | ({} if n is None else {"ncpus": n}) for i, n in enumerate(asked)]
+    launch, keep = make(limit="cpus", **keys).launchable(pending, running(*workers), [])
+    assert all("ncpus" not in p or p["ncpus"] in asked for p in keep)
+    shares = [share_of(SimpleNamespace(**p)).ncpus for p in launch]
+    assert shares == [p["ncpus"] for p in launch]
+    return {p["name"]: n for p, n in zip(launch, shares, strict=True)}, names(keep)
+
+
+def test_cpus_chooses_its_class_and_counts_what_there_is(monkeypatch):
+    """0 is all that may be used, and reads as that number."""
+    monkeypatch.setattr(_cpus, "usable_cpus", lambda: 6)
+    scheduler = make(limit="cpus")
+    assert type(scheduler) is schedulers.MaxCpusScheduler
+    assert (scheduler.max_cpus, scheduler.max_threads, scheduler.binded) == (6, None, False)
+    assert make(limit="cpus", max_cpus="0").max_cpus == 6
+    assert make(limit="cpus", max_cpus=20, maxpc=3).max_threads == 3
+    assert scheduler._all_tickets() == set(range(6))
+    assert make(limit="cpus", max_cpus=20, maxpc=3)._all_tickets() == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [({"max_cpus": -1}, "max_cpus=-1 .* 1 or"), ({"max_threads": -1}, "MaxCpusScheduler: max_threads=-1")],
+)
+def test_cpus_refuses_nonsense(keys, text):
+    """The error names the class, the attribute, the value and what is accepted."""
+    with pytest.raises(SchedulerValueError, match=text):
+        make(limit="cpus", **{"max_cpus": 2, **keys})
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "many", float("nan"), float("inf"), [2]])
+def test_a_bad_ncpus_is_an_error_that_names_it(bad):
+    """The set, the value, what is accepted; the same when the set comes in, to a list or to a queue."""
+    scheduler = make(limit="cpus", max_cpus=4)
+    instructions = {"name": "the guilty one", "ncpus": bad}
+    for call in (
+        lambda: scheduler.launchable([instructions], {}, []),
+        lambda: scheduler.never_startable(instructions),
+        lambda: scheduler.queue().add([instructions]),
+    ):
+        with pytest.raises(SchedulerValueError, match=r"the guilty one.*a whole number") as caught:
+            call()
+        assert caught.value.key == "ncpus"
+
+
+def test_each_set_has_the_cpus_that_it_asks_for():
+    """Never more than there are; a smaller one passes; one each where nothing is said."""
+    assert cpus_turn([4, None, 4, 3, "1"], max_cpus=8) == ({"t0": 4, "t1": 1, "t3": 3}, ["t2", "t4"])
+
+
+def test_running_workers_have_theirs():
+    """By the hook that they were given, whatever they declare; by what they declare without it."""
+    workers = [worker("a", ncpus=7, scheduler_hooks=[CpuShare(2)]), worker("b", ncpus=3), worker("c")]
+    assert cpus_turn([3, 2], workers, max_cpus=8) == ({"t1": 2}, ["t0"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys", "expected"),
+    [
+        ([None] * 5, {"max_threads": 3}, {"t0": 3, "t1": 3, "t2": 2}),
+        ([None] * 2, {"max_threads": 3}, {"t0": 4, "t1": 4}),
+        ([None], {"max_threads": 3}, {"t0": 8}),
+        ([2, None, None], {"max_threads": 3}, {"t0": 2, "t1": 3, "t2": 3}),
+        ([None] * 9, {"max_threads": 20}, {f"t{i}": 1 for i in range(8)}),
+        ([None] * 3, {}, {"t0": 1, "t1": 1, "t2": 1}),
+    ],
+)
+def test_free_cpus_are_shared_where_the_slots_are_limited(asked, keys, expected):
+    """Equally among those that start together, remainders to the first."""
+    assert cpus_turn(asked, max_cpus=8, **keys)[0] == expected
+
+
+def test_slots_limit_cpus_as_well():
+    """However many cpus are free."""
+    launched, kept = cpus_turn([1, 1, 1], [worker("a", ticket=0)], max_cpus=8, max_threads=2)
+    assert (launched, kept) == ({"t0": 1}, ["t1", "t2"])
+
+
+def test_more_cpus_than_there_are_can_never_start():
+    """The sentence has both numbers."""
+    scheduler = make(limit="cpus", max_cpus=4)
+    reason = scheduler.never_startable({"ncpus": 5})
+    assert "5" in reason
+    assert "4" in reason
+    assert "raise max_cpus" in reason
+    assert scheduler.never_startable({"ncpus": 4}) is None
+    assert scheduler.never_startable({}) is None
+
+
+def test_binded_cpus_are_neighbours_and_nobody_elses(monkeypatch):
+    """Those of running workers are taken; the others are given out in the order of the topology."""
+    monkeypatch.setattr(_cpus, "require_affinity", lambda: None)
+    monkeypatch.setattr(_cpus, "compact", lambda: [0, 2, 4, 6, 1, 3])
+    scheduler = make(limit="cpus", max_cpus=6, binded=True)
+    workers = running(worker("a", scheduler_hooks=[CpuShare(2, (2, 4))]))
+    launch, _ = scheduler.launchable([{"name": "t0", "ncpus": 2}, {"name": "t1"}], workers, [])
+    assert [share_of(SimpleNamespace(**p)).cpus for p in launch] == [(0, 6), (1,)]
+    unbound, _ = make(limit="cpus", max_cpus=6).launchable(sets(1), {}, [])
+    assert share_of(SimpleNamespace(**unbound[0])).cpus == ()
+
+
+# --------------------------------------------------------------------------------------------------
+# What is held, for every limit
+
+GATED = [
+    {"limit": "threads", "max_threads": 9},
+    {"limit": "memory", "max_memory": 5000, "memory_per_task": 10},
+    {"limit": "threads+memory", "max_threads": 9, "max_memory": 5000, "memory_per_task": 10},
+    {"limit": "cpus", "max_cpus": 9},
+]
+NEW = [
+    {"limit": "cpus", "max_cpus": 4},
+    {"limit": "cpus", "max_cpus": 4, "max_threads": 3},
+    *({**keys, "exclusive": "fileA", "shared": ("fileB",)} for keys in GATED),
+]
+
+
+@pytest.mark.parametrize("keys", GATED)
+def test_writers_go_alone_and_readers_together(keys):
+    """Within one turn, and beside those that run; lists of values, too."""
+    scheduler = make(**keys, exclusive="fileA", shared=["fileB"])
+    pending = [
+        {"name": "w0", "fileA": "x"},
+        {"name": "w1", "fileA": "x"},
+        {"name": "r0", "fileB": "x"},
+        {"name": "r1", "fileB": ["y", "z"]},
+        {"name": "r2", "fileB": ("z",)},
+        {"name": "w2", "fileA": ["q", "z"]},
+        {"name": "e0"},
+        {"name": "r3", "fileB": "held"},
+    ]
+    launch, keep = scheduler.launchable(pending, running(worker(fileA=["held"])), [])
+    assert names(launch) == ["w0", "r1", "r2", "e0"]
+    assert names(keep) == ["w1", "r0", "w2", "r3"]
+    launch, keep = scheduler.launchable(keep, running(worker(fileB="x"), worker("v", fileB="z")), [])
+    assert names(launch) == ["r0", "r3"]
+    assert names(keep) == ["w1", "w2"]
+
+
+@pytest.mark.parametrize("keys", GATED)
+@pytest.mark.parametrize("names_given", ["fileA", ["fileA"], ("fileA", "other")])
+def test_names_of_attributes_are_given_as_one_or_several(keys, names_given):
+    """As a text, a list or a tuple; they read as a tuple and survive being sent."""
+    scheduler = pickle.loads(pickle.dumps(make(**keys, exclusive=names_given)))
+    assert scheduler.exclusive[:1] == ("fileA",)
+    assert scheduler.shared == ()
+    launch, _ = scheduler.launchable(sets(2, fileA="x"), {}, [])
+    assert names(launch) == ["t0"]
+
+
+def test_singlefile_is_exclusive_in_two_names():
+    """And may be told others, or readers."""
+    keys = {"limit": "threads", "singlefile": True, "max_threads": 3}
+    assert make(**keys).exclusive == ("fileA", "fileB")
+    scheduler = make(**keys, exclusive="disk", shared="fileA")
+    launch, _ = scheduler.launchable([*sets(2, fileA="x"), {"name": "w", "disk": "x"}], {}, [])
+    assert names(launch) == ["t0", "t1"]
+
+
+def pending_is_untouched(keys):
+    """Tell what test_the_callers_list_is_untouched does, where a launched set may also get its number of cpus."""
+    pending = [{"name": f"t{i}", "memory": 900, "fileA": i % 4} for i in range(12)]
+    before, texts = list(pending), [repr(p) for p in pending]
+    launch, keep = make(**keys).launchable(pending, {}, [])
+    assert launch
+    assert all(one is other for one, other in zip(pending, before, strict=True))
+    assert Counter(map(id, launch + keep)) == Counter(map(id, before))
+    assert [repr(p) for p in keep] == [text for p, text in zip(before, texts, strict=True) if p in keep]
+    added = {"scheduler_ticket", "scheduler_hooks", "ncpus"}
+    assert all(set(p) - added == {"name", "memory", "fileA"} for p in launch)
+
+
+@pytest.mark.parametrize("keys", NEW)
+def test_the_new_ones_are_as_pure(keys, monkeypatch):
+    """Same dicts in the same order, what is kept says what it said; no clock and no system."""
+    pending_is_untouched(keys)
+    test_nothing_pending_launches_nothing(keys)
+    test_a_decision_needs_no_clock_and_no_system(keys, monkeypatch)
+
+
+@pytest.mark.parametrize("keys", NEW)
+def test_a_hundred_thousand_sets_are_one_pass_of_the_new_ones(keys):
+    """No step is quadratic: this takes minutes if one is."""
+    test_a_hundred_thousand_sets_are_one_pass(keys)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.sampled_from([None, 1, 2, 3, 5]), files, files), max_size=20),
+    st.integers(5, 8),
+    st.sampled_from([None, 1, 3, 9]),
+    st.integers(1, 3),
+)
+def test_cpus_by_chance(rows, max_cpus, max_threads, arrivals):
+    """Within cpus, slots and files at every launch; what is kept has one of them in its way; all run once."""
+    batch = [
+        {"duration": d, "memory": None, "fileA": a, "fileB": b} | ({} if n is None else {"ncpus": n})
+        for d, n, a, b in rows
+    ]
+
+    def values(of):
+        return ({repr(of(key)) for key in (name,) if of(key) is not None} for name in ("fileA", "fileB"))
+
+    def clash(one, other):
+        (writes, reads), (also_writes, also_reads) = one, other
+        return writes & (also_writes | also_reads) or reads & also_writes
+
+    def check(machine, launch, keep):
+        slots = max_cpus if max_threads is None else max_threads
+        assert len(machine.workers) + len(launch) <= slots
+        shares = [share_of(w).ncpus for w in machine.workers.values()]
+        shares += [share_of(SimpleNamespace(**p)).ncpus for p in launch]
+        assert sum(shares) <= max_cpus
+        held = [tuple(values(lambda key, w=w: getattr(w, key, None))) for w in machine.workers.values()]
+        held += [tuple(values(p.get)) for p in launch]
+        assert not any(clash(one, other) for one, other in itertools.combinations(held, 2))
+        full = len(machine.workers) + len(launch) == slots
+        for p in keep:
+            hindered = any(clash(tuple(values(p.get)), other) for other in held)
+            assert full or hindered or p.get("ncpus", 1) > max_cpus - sum(shares)
+
+    class CpuMachine(Machine):
+        def start(self, p):
+            super().start(p)
+            self.workers[p["name"]].scheduler_hooks = p["scheduler_hooks"]
+
+        def turn(self):
+            """Ask once: what is compared by value is compared by identity here."""
+            launch, keep = self.scheduler.launchable(self.pending, self.workers, [])
+            assert Counter(map(id, launch + keep)) == Counter(map(id, self.pending))
+            self.check_tickets(launch)
+            self.check(self, launch, keep)
+            self.pending = keep
+            for each in launch:
+                self.start(each)
+
+    claims = {"exclusive": "fileA", "shared": "fileB"}
+    scheduler = make(limit="cpus", max_cpus=max_cpus, max_threads=max_threads, **claims)
+    machine = CpuMachine(scheduler, batch, check, arrivals)
+    assert machine.run() == []
+    assert everything_ran(machine)
+
+
+# --------------------------------------------------------------------------------------------------
+# Queues
+
+
+class OwnQueue(Listed):
+    """A queue of a user's own."""
+
+
+class FastScheduler(BaseScheduler):
+    """A user's, with a queue and no launchable."""
+
+    _footprint: ClassVar = {"attr": {"fastkind": {"values": ["fast"]}}}
+
+    def queue(self):
+        return OwnQueue()
+
+
+class FastAndOldScheduler(UserScheduler):
+    """A user's, with both, one below the other."""
+
+    _footprint: ClassVar = {"attr": {"limit": {"values": ["fast-and-old"]}}}
+
+    def launchable(self, pending_instructions, workers, report):
+        return [], pending_instructions
+
+    def queue(self):
+        return OwnQueue()
+
+
+class WithUnrelatedQueue(UserScheduler):
+    """A user's from before there were queues, which means something else by that word."""
+
+    _footprint: ClassVar = {
+        "attr": {"limit": {"values": ["unrelated"]}, "queue": {"optional": True, "default": "normal"}}
+    }
+
+    def launchable(self, pending_instructions, workers, report):
+        return pending_instructions, []
+
+
+class Holder:
+    """Not a scheduler of ours at all: anything that has a launchable is one."""
+
+    def launchable(self, pending_instructions, workers, report):
+        return pending_instructions, []
+
+    def queue(self):
+        return OwnQueue()
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        (ALL[0], Fifo), (ALL[1], Fifo), (ALL[2], Ranked), (ALL[3], Ranked), (ALL[4], Ranked),
+        *((keys, Ranked) for keys in NEW),
+    ],
+)  # fmt: skip
+def test_all_of_ours_have_a_queue(keys, kind):
+    """A new one each time; also when the scheduler has been sent."""
+    scheduler = make(**keys)
+    assert type(queue_of(scheduler)) is kind
+    assert queue_of(scheduler) is not queue_of(scheduler)
+    assert type(queue_of(pickle.loads(pickle.dumps(scheduler)))) is kind
+
+
+def test_who_overrides_launchable_is_asked_for_it():
+    """A subclass of ours, a mixin before one of ours, and one level further down."""
+
+    class Mixin:
+        def launchable(self, pending_instructions, workers, report):
+            return [], pending_instructions
+
+    class MixedScheduler(Mixin, schedulers.NewMaxThreadsScheduler):
+        _footprint: ClassVar = {"attr": {"limit": {"values": ["mixed"]}}}
+
+    class PoliteToo(PoliteScheduler):
+        _footprint: ClassVar = {"attr": {"limit": {"values": ["polite-too"]}}}
+
+    try:
+        assert queue_of(make(limit="polite", max_threads=2)) is None
+        assert queue_of(make(limit="polite-too", max_threads=2)) is None
+        assert queue_of(make(limit="mixed", max_threads=2)) is None
+        assert queue_of(make(limit="every-other")) is None
+        assert queue_of(make(unsetkind="unset")) is None
+    finally:
+        for cls in (MixedScheduler, PoliteToo):
+            footprints.collectors.get(tag="scheduler").discard(cls)
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_launchable_that_is_set_on_the_object_is_asked(bound):
+    """Whether it was made a method of it or not."""
+
+    def hold_all(self, pending_instructions, workers, report):
+        return [], pending_instructions
+
+    scheduler = make(limit="threads", max_threads=2)
+    ask = types.MethodType(hold_all, scheduler) if bound else functools.partial(hold_all, scheduler)
+    object.__setattr__(scheduler, "launchable", ask)
+    assert queue_of(scheduler) is None
+
+
+def test_a_queue_of_a_users_own_is_used():
+    """With a launchable beside it or without."""
+    assert type(queue_of(make(fastkind="fast"))) is OwnQueue
+    assert type(queue_of(make(limit="fast-and-old"))) is OwnQueue
+
+
+def test_a_subclass_that_changes_both_has_its_queue():
+    """The queue is no less than the launchable of the same class."""
+
+    class BothScheduler(schedulers.NewMaxThreadsScheduler):
+        _footprint: ClassVar = {"attr": {"limit": {"values": ["both"]}}}
+
+        def launchable(self, pending_instructions, workers, report):
+            return super().launchable(pending_instructions, workers, report)
+
+        def queue(self):
+            return OwnQueue()
+
+    try:
+        assert type(queue_of(make(limit="both", max_threads=1))) is OwnQueue
+    finally:
+        footprints.collectors.get(tag="scheduler").discard(BothScheduler)
+
+
+def test_slots_and_hooks_of_a_subclass_are_those_of_its_queue():
+    """Who overrides only these keeps the fast path."""
+
+    class SlotsScheduler(schedulers.NewMaxThreadsScheduler):
+        _footprint: ClassVar = {"attr": {"limit": {"values": ["slots"]}}}
+
+        def _all_tickets(self):
+            return {7, 8}
+
+        def _workers_hooks(self):
+            return ["hook"]
+
+    try:
+        queue = queue_of(make(limit="slots", max_threads=2))
+        queue.add(sets(3))
+        taken = queue.take({}, 0.0)
+    finally:
+        footprints.collectors.get(tag="scheduler").discard(SlotsScheduler)
+    assert [(p["scheduler_ticket"], p["scheduler_hooks"]) for p in taken] == [(7, ["hook"]), (8, ["hook"])]
+
+
+def test_what_is_no_queue_is_none():
+    """An attribute or a method of that name means what it meant; launchable is asked."""
+    assert queue_of(make(limit="unrelated")) is None
+    assert queue_of(Holder()) is None
+    assert queue_of(SimpleNamespace(launchable=lambda *args: None)) is None
+
+
+def test_deprecated_names_have_the_queue_of_what_is_behind():
+    """A subclass of one that has a launchable of its own is asked for that."""
+
+    class Mine(schedulers.MaxThreadsScheduler):
+        def launchable(self, pending_instructions, workers, report):
+            return [], pending_instructions
+
+    assert type(queue_of(schedulers.LaxistScheduler())) is Fifo
+    assert type(queue_of(schedulers.MaxThreadsScheduler(2))) is Fifo
+    assert type(queue_of(schedulers.MaxMemoryScheduler(0.5, 1000))) is Ranked
+    assert type(queue_of(schedulers.SingleOpenFileScheduler(2))) is Ranked
+    assert queue_of(Mine(2)) is None

@@ -142,7 +142,7 @@ def ten_seconds(instructions):
 
 def test_the_policy_survives():
     """Every option, also a time limit that is a function."""
-    policy = Policy("collect", 3, 0.5, ten_seconds, 2.0, "/logs", True)
+    policy = Policy("collect", 3, 0.5, ten_seconds, 2.0, "/logs", True, "warn")
     assert None not in vars(policy).values() and policy != Policy()
 
     def check():

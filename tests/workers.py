@@ -724,6 +724,15 @@ def allocate(value: Any, worker: Any) -> Any:
 
 
 @deed
+def hold(value: Any, worker: Any) -> Any:
+    """Hold ``value[1]`` MiB, in the directory ``value[0]`` say that they are there, and wait for the release."""
+    block = b"1" * (value[1] << 20)
+    (Path(value[0]) / "there").touch()
+    _wait_for(Path(value[0]) / "release")
+    return worker.memory if block else None
+
+
+@deed
 def burn(value: Any, worker: Any) -> Any:
     """Use so many seconds of processor time."""
     while time.process_time() < value:

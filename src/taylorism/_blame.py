@@ -44,6 +44,8 @@ def died(member: Member, output: str) -> _errors.WorkerDied:
     """Return what is said of a worker that ended without a report; `output` is the end of its log."""
     code, told = member.process.exitcode, _errors.quote(member.job.instructions)
     how = in_words(code) + (" (os._exit?)" if code is not None and code >= 0 else "")
+    if member.out_of_memory:
+        how = "killed by SIGKILL: by the kernel, out of memory"
     return _errors.WorkerDied(
         f"worker {member.name!r} died without a report: {how}. Look at its output; if memory is "
         f"short, run fewer at a time or declare its memory. Its instructions: {told}{_quoted(output)}",
@@ -61,6 +63,19 @@ def overdue(member: Member, output: str) -> _errors.WorkerTimeout:
         f"of {member.seconds:g} s. Allow it more, or give it less to do. Its instructions: {told}{_quoted(output)}",
         name=member.name,
         seconds=member.seconds,
+        instructions=told,
+    )
+
+
+def overdrawn(member: Member, output: str) -> _errors.MemoryExceeded:
+    """Return what is said of a worker that used too much memory; `output` is the end of its log."""
+    told, declared = _errors.quote(member.job.instructions), float(member.worker.memory)
+    return _errors.MemoryExceeded(
+        f"worker {member.name!r} was stopped, with all that it had started, since it used {member.overdrawn:.0f} "
+        f"MiB and had declared memory={declared:g} MiB. Declare more. Its instructions: {told}{_quoted(output)}",
+        name=member.name,
+        declared=declared,
+        used=member.overdrawn,
         instructions=told,
     )
 

@@ -91,6 +91,10 @@ class Boss:
     progress : bool
         Show how far the work is while main waits: a bar (tqdm, of the extra ``progress``) on a terminal or in
         a notebook, else a line through the logger every 30 s, at INFO.
+    memory_guard : {'warn', 'stop'}, optional
+        What happens to a worker that declares its `memory` and is seen to use more than 1.2 times that, with all
+        that it has started: a warning in the log; or it is stopped, has failed with `MemoryExceeded`, and is tried
+        again with 1.5 times the memory, within `max_trials`.
 
     Raises
     ------
@@ -131,6 +135,7 @@ class Boss:
         stop_grace: float = 5.0,
         log_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,
+        memory_guard: str | None = None,
     ) -> None:
         policy = checked_policy(
             on_error=on_error,
@@ -140,9 +145,10 @@ class Boss:
             stop_grace=stop_grace,
             log_dir=log_dir,
             progress=progress,
+            memory_guard=memory_guard,
         )
         if scheduler is None:
-            scheduler = _default_scheduler(_cpus.default_width())
+            scheduler = _default_scheduler(_width())
         self.scheduler = checked_scheduler(scheduler)
         self.name = name
         self.verbose = verbose
@@ -579,6 +585,14 @@ class ControlMessenger:
             raise UnknownOrder(
                 f"the listener does not know the order {order!r}: send a value of Boss.control_signals ({names})."
             )
+
+
+def _width() -> int:
+    """Return how many workers run at the same time when nobody says."""
+    try:
+        return _cpus.default_width()
+    except ValueError as trouble:  # TAYLORISM_MAX_THREADS
+        raise BadOption(str(trouble)) from None
 
 
 def _deadline(timeout: float | None) -> float | None:

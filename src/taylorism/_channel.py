@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import os
 import pickle
 import select
 import socket
 import struct
+from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -53,6 +55,8 @@ _BARE = (type(None), bool, int, float, str)
 _CHUNK = 1 << 20
 #: buffers handed to one `writev` (the system's limit is 1024)
 _VECTOR = 256
+#: segments of a frame from which they are made when they are asked for
+_MANY = 1000
 #: flag of a send that raises no SIGPIPE (on macOS an option of the socket does that)
 _QUIET = getattr(socket, "MSG_NOSIGNAL", 0)
 #: bytes of the pipe of a worker that has much to say (Linux; what an unprivileged user may ask for)
@@ -67,7 +71,7 @@ class Frame(NamedTuple):
     """A message: its head, and its segments as views on one private, writable buffer."""
 
     head: Any
-    segments: tuple[Any, ...] = ()
+    segments: Sequence[Any] = ()
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -262,13 +266,31 @@ def _opened(view: memoryview, start: int, data: Any) -> Frame:
     body = view[start + length : start + length + sum(sizes)]
     if not isinstance(data, bytearray):
         body = memoryview(bytearray(body))
-    return Frame(head, tuple(_slices(body, sizes)))
+    return Frame(head, _Segments(body, sizes) if len(sizes) > _MANY else tuple(_slices(body, sizes)))
 
 
 @functools.lru_cache(maxsize=16)
 def _head(packed: bytes) -> Any:
     """Load a head. Most are alike, and frozen: the notice of a plain report is loaded once."""
     return pickle.loads(packed)
+
+
+class _Segments(Sequence[memoryview]):
+    """Very many segments, as views that are made when they are asked for: 100 000 at once take 20 MiB."""
+
+    def __init__(self, view: memoryview, sizes: Sequence[int]) -> None:
+        self._view = view
+        self._ends = array("Q", itertools.accumulate(sizes))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, slice):
+            return [self[place] for place in range(*which.indices(len(self)))]
+        end = self._ends[which]
+        start = self._ends[which - 1] if which % len(self) else 0
+        return self._view[start:end]
 
 
 def _slices(view: memoryview, sizes: Sequence[int]) -> Iterable[memoryview]:

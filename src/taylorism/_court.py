@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from taylorism import _blame, _errors, _hiring, _logs
@@ -21,6 +22,8 @@ from taylorism._upstream import Upstream
 
 __all__ = ["Court"]
 
+#: times the memory that it had declared, for the next trial of a worker that used more
+MORE = 1.5
 #: the name of who failed where no worker is to blame
 _BOSS = ""
 
@@ -34,13 +37,23 @@ class Court:
         What the caller wants on failure.
     ledger, crew, upstream
         Of the listener.
+    objection : callable
+        Returns why a set can never start, or None.
     """
 
-    def __init__(self, policy: Policy, ledger: Ledger, crew: Crew, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        crew: Crew,
+        upstream: Upstream,
+        objection: Callable[[Job], BaseException | None],
+    ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._crew = crew
         self._upstream = upstream
+        self._objection = objection
 
     # -- who is charged -------------------------------------------------------------------------------
 
@@ -81,11 +94,19 @@ class Court:
         return at_work or self._ledger.judge(member.job, again=True) is Sentence.RETRY
 
     def expire(self, member: Member) -> None:
-        """Stop a worker that has had its time; everything, if that is what a failure leads to."""
+        """Stop a worker that has had its time, or its memory; everything, if that is what a failure leads to."""
         member.sentence, member.spoke_first = State.FAILED, not self._crew.stopping
         self.charge_at_once(member)
         if not member.verdict:
             self._crew.stop_one(member, State.FAILED)
+
+    def overdrew(self, member: Member) -> None:
+        """Report, or stop, a worker that uses far more memory than it has declared."""
+        if self._policy.memory_guard == "stop":
+            self.expire(member)
+        elif self._policy.memory_guard == "warn":
+            message = "worker %s uses %.0f MiB, and has declared memory=%g MiB"
+            _blame.say(logging.WARNING, message, member.name, member.overdrawn, member.worker.memory)
 
     def conclude(self, member: Member) -> None:
         """Settle what a worker did that is gone, or have it tried again."""
@@ -108,7 +129,23 @@ class Court:
         failure, packed = self._charge_of(member)
         if self._crew.stopping and not member.spoke_first:
             return self._interrupted(failure)
+        if self._stopped_for_memory(member):
+            return self._judge(member.job, failure, packed, member.worker, again=self._allow_more(member))
         return self._judge(member.job, failure, packed, member.worker, again=True)
+
+    def _stopped_for_memory(self, member: Member) -> bool:
+        return bool(member.overdrawn) and self._policy.memory_guard == "stop"
+
+    def _allow_more(self, member: Member) -> bool:
+        """Declare more memory for the next trial, if there is one; return whether it could ever start."""
+        job, before = member.job, member.job.instructions
+        if self._ledger.judge(job, again=True) is not Sentence.RETRY:
+            return True
+        job.instructions = {**before, "memory": MORE * float(member.worker.memory)}
+        if self._objection(job) is None:
+            return True
+        job.instructions = before
+        return False
 
     def _interrupted(self, failure: Failure) -> str:
         """Note that what failed while it was stopped was interrupted."""
@@ -119,7 +156,8 @@ class Court:
         """Return what a worker is charged with, and the exception for it."""
         output = self._output(member)
         if member.sentence:
-            return _taken_down(member.name, _blame.overdue(member, output))
+            blame = _blame.overdrawn if self._stopped_for_memory(member) else _blame.overdue
+            return _taken_down(member.name, blame(member, output))
         if member.notice is None:
             return _taken_down(member.name, _blame.died(member, output))
         failure: Failure = member.notice.head.failure

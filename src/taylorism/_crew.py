@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _logs, _streams, _tree
+from taylorism import _child, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import TaylorismError
@@ -38,6 +39,11 @@ __all__ = ["Crew", "Member"]
 
 #: seconds for which a process may live on after its report: threads and children that it waits for
 LINGER = 5.0
+
+#: seconds from the first start to the first look at the kernel's count of its kills: not in the way of short ones
+_LATER = 0.05
+#: times what it has declared that a worker may use
+TOLERANCE = 1.2
 
 _NEVER = float("inf")
 
@@ -66,6 +72,10 @@ class Member:
         When it was, in seconds since the epoch.
     spoke_first : bool
         Whether its failure, or its death, came before everything was stopped.
+    out_of_memory : bool
+        Whether the kernel killed it for want of memory, as far as can be told.
+    overdrawn : float
+        What it was seen to use when that was far more than it had declared, in MiB.
     verdict : str
         The state that it ends in, once that is known.
     concluded : bool
@@ -89,6 +99,8 @@ class Member:
     sentence: str = ""
     started: float = 0.0
     spoke_first: bool = False
+    overdrawn: float = 0.0
+    out_of_memory: bool = False
     verdict: str = ""
     concluded: bool = False
 
@@ -125,17 +137,27 @@ class Crew:
         Characters of each report that come with it as text.
     policy : Policy
         What the caller wants on failure, time and output.
+    watchful : bool
+        Whether the scheduler counts the memory that workers are seen to use.
     """
 
     def __init__(
-        self, poller: select.poll, forget: Callable[[], None], shown: int, policy: Policy
+        self,
+        poller: select.poll,
+        forget: Callable[[], None],
+        shown: int,
+        policy: Policy,
+        watchful: bool = False,
     ) -> None:
         self._poller = poller
         self._forget = forget
         self._shown = shown
         self._policy = policy
         self._baseline = Baseline()
-        self._lookout = Lookout()
+        self._lookout = Lookout(watchful or policy.memory_guard is not None)
+        self._overdrawn: list[Member] = []
+        self._oom_kills: int | None = None
+        self._chore_at = _NEVER
         self._members: dict[int, Member] = {}
         self._by_pipe: dict[int, Member] = {}
         self._lingering: list[Member] = []
@@ -194,6 +216,8 @@ class Crew:
         self._poller.register(member.inflow.fd, select.POLLIN)
         self._by_pipe[member.inflow.fd] = member
         self._members[member.process.pid] = member
+        if self._oom_kills is None and self._chore_at == _NEVER:
+            self._chore_at = time.monotonic() + _LATER
         if seconds is not None:
             member.seconds, member.deadline = seconds, time.monotonic() + seconds
 
@@ -243,10 +267,19 @@ class Crew:
             self._spared_pids.discard(pid)
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
+                self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
                 self._members[pid].usage.rusage = rusage
                 self._members[pid].process.note_end(status)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
+
+    def _has_run_out(self) -> bool:
+        """Whether the kernel has killed for want of memory since the last time."""
+        before = self._oom_kills
+        if before is None:
+            return False
+        self._oom_kills = _oom.kills()
+        return self._oom_kills > before
 
     def dismiss(self, member: Member) -> bool:
         """Forget a worker whose end has been noted, unless something has still to go with it."""
@@ -349,7 +382,7 @@ class Crew:
     @property
     def next_deadline(self) -> float:
         """When `enforce` or `overdue` has something to do, on the monotonic clock."""
-        due = self._lookout.next_look
+        due = min(self._lookout.next_look, self._chore_at)
         if self._lingering:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
@@ -367,9 +400,25 @@ class Crew:
             self._lingering.pop(0).process.kill()
         for ladder in self._ladders:
             ladder.descend(now)
-        running = ((pid, member.usage) for pid, member in self._members.items())
-        self._lookout.look(now, running)
+        if self._chore_at <= now:
+            self._chore_at, self._oom_kills = _NEVER, _oom.kills()
+        if self._lookout.look(now, ((pid, member.usage) for pid, member in self._members.items())):
+            self._note_looks()
         return self._abandon()
+
+    def _note_looks(self) -> None:
+        """Have the scheduler see what each worker uses, and find those who use far more than they declared."""
+        for member in self._members.values():
+            member.worker._measured_memory = member.usage.now
+            over = _guarded(member) and member.usage.now > TOLERANCE * member.worker.memory
+            if over and not member.overdrawn:
+                member.overdrawn = member.usage.now
+                self._overdrawn.append(member)
+
+    def overdrawn(self) -> list[Member]:
+        """Return the workers that were found since the last time to use far more memory than they declared."""
+        found, self._overdrawn = self._overdrawn, []
+        return found
 
     def _abandon(self) -> list[Member]:
         everybody = self._ladder is not None and self._ladder.has_given_up
@@ -383,6 +432,11 @@ class Crew:
             self._spared_pids.add(member.process.pid or 0)  # nobody else is charged with it
             self._remove(member)
         return left
+
+
+def _guarded(member: Member) -> bool:
+    """Whether a worker is at its task, and has said how much memory that takes."""
+    return bool(member.worker.memory) and not (member.sentence or member.notice or member.process.noted)
 
 
 def _token(pipe: int) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "BossDied",
     "DuplicateName",
     "InstructionsNotPicklable",
+    "MemoryExceeded",
     "NeverStartable",
     "NoAdequateWorker",
     "SchedulerError",
@@ -106,6 +107,25 @@ class WorkerTimeout(TaylorismError, TimeoutError):
 
     name: str
     seconds: float
+    instructions: str
+
+
+class MemoryExceeded(TaylorismError, MemoryError):
+    """A worker used far more memory than it had declared, and was stopped for it: declare more.
+
+    Attributes
+    ----------
+    name : str
+        The worker's name.
+    declared, used : float
+        What it had declared, and was seen to use with all that it had started, in MiB.
+    instructions : str
+        Its instructions, as text.
+    """
+
+    name: str
+    declared: float
+    used: float
     instructions: str
 
 
@@ -229,8 +249,11 @@ def _rebuild(
     slots: dict[str, Any],
 ) -> BaseException:
     """Make an exception out of its parts, without calling its `__init__`."""
-    # Not the `__new__` of the class itself either: it may want other arguments, as its `__init__` may.
-    builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    # Not the `__new__` of the class itself either: it may want other arguments, as its `__init__` may. Of several
+    # built-in parents only the one whose layout the class has can make it.
+    builtin: Any = cls
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__
     error: BaseException = builtin.__new__(cls, *args)
     error.args = args
     for name, value in slots.items():

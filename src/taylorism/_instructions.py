@@ -7,6 +7,7 @@ sent and held once, and a set that cannot be rebuilt in the listener is charged 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -133,5 +134,5 @@ def unpack_common(packed: Any) -> dict[str, Any]:
 
 
 def unpack(common: dict[str, Any], packed: Any) -> dict[str, Any]:
-    """Load one set and merge: what is individual wins."""
-    return {**common, **pickle.loads(packed)}
+    """Load one set and merge: what is individual wins. The names are the same strings in all sets."""
+    return common | {sys.intern(name): value for name, value in pickle.loads(packed).items()}

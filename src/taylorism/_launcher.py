@@ -7,6 +7,7 @@ for another process, the rest waits for the end of one that runs.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -99,7 +100,7 @@ class Launcher:
     def _hire_one(self, job: Job) -> _Hired:
         worker = _hiring.hire(job.instructions, self._setup.shared)
         seconds = self._setup.policy.limit(job.instructions)
-        self._ledger.started(worker)
+        self._ledger.started(worker, job, time.monotonic())
         return _Hired(worker, job, seconds)
 
     # -- starting -------------------------------------------------------------------------------------

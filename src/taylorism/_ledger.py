@@ -32,6 +32,8 @@ from typing import Any
 from taylorism._errors import DuplicateName, SchedulerError, quote
 from taylorism._messages import Failure, Signal
 from taylorism._policy import Policy
+from taylorism._queues import Listed, PendingQueue
+from taylorism._shares import Granted
 
 __all__ = ["Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
 
@@ -123,8 +125,8 @@ class Ledger:
     ----------
     policy : Policy
         What the caller wants on failure.
-    pending : list of dict
-        Sets of instructions that were not launched, in order: what schedulers see.
+    queue : PendingQueue or None
+        That of the scheduler, if it has one. It is then asked what may start, and not for its `launchable`.
     workers : dict
         Running workers by name: what schedulers see.
     records : list of dict
@@ -138,27 +140,37 @@ class Ledger:
     policy: Policy = field(default_factory=Policy)
     intake: Intake = Intake.OPEN
     flow: Flow = Flow.HALTED
-    pending: list[dict[str, Any]] = field(default_factory=list)
+    queue: PendingQueue | None = None
     workers: dict[str, Any] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     failure: Failure | None = None
+    _listed: Listed = field(default_factory=Listed)
     #: the jobs of `pending`, by the identity of the dict
     _jobs: dict[int, Job] = field(default_factory=dict)
     #: those that wait for their next trial, in order: when, number, which
     _waiting: list[tuple[float, int, Job]] = field(default_factory=list)
 
     @property
+    def _sets(self) -> PendingQueue:
+        return self._listed if self.queue is None else self.queue
+
+    @property
+    def pending(self) -> list[dict[str, Any]]:
+        """Sets of instructions that were not launched, in order: what schedulers see."""
+        return list(self._sets)
+
+    @property
     def over(self) -> bool:
         """Whether nothing runs and nothing will."""
         if self.workers or self.intake is Intake.OPEN:
             return False
-        return self.flow is Flow.STOPPED or not (self.pending or self._waiting)
+        return self.flow is Flow.STOPPED or not (self._sets or self._waiting)
 
     @property
     def may_launch(self) -> bool:
         """Whether there is anything to ask a scheduler."""
-        return self.flow is Flow.WORKING and bool(self.pending)
+        return self.flow is Flow.WORKING and bool(self._sets)
 
     # -- orders ---------------------------------------------------------------------------------------
 
@@ -179,60 +191,70 @@ class Ledger:
     def add(self, jobs: Iterable[Job]) -> None:
         """Take new sets of instructions; ignored once the intake is closed."""
         if self.intake is Intake.OPEN:
-            self._queue(list(jobs), len(self.pending))
+            self._sets.add(self._noted(jobs))
 
-    def _queue(self, jobs: Sequence[Job], position: int) -> None:
-        self._jobs.update((id(job.instructions), job) for job in jobs)
-        self.pending[position:position] = [job.instructions for job in jobs]
+    def _noted(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
+        noted = {id(job.instructions): job for job in jobs}
+        self._jobs.update(noted)
+        return [job.instructions for job in noted.values()]
 
     def withdraw(self, wanted: Set[int | str]) -> list[Job]:
         """Remove what is wanted, and not running, from the queue, and return it."""
         found = [job for job in self._jobs.values() if not wanted.isdisjoint(job.callings)]
         for job in found:
             del self._jobs[id(job.instructions)]
-        self.pending = [each for each in self.pending if id(each) in self._jobs]
+        self._sets.remove_all([job.instructions for job in found])
         put_off = [entry for entry in self._waiting if not wanted.isdisjoint(entry[2].callings)]
         self._waiting = [entry for entry in self._waiting if entry not in put_off]
         return found + [job for _, _, job in put_off]
 
     # -- launching ------------------------------------------------------------------------------------
 
-    def decide(self, scheduler: Any, trusted: bool = False) -> list[Job]:
-        """Ask `scheduler`, and return what is to be launched now; it is pending no more.
+    def decide(self, scheduler: Any, now: float = 0.0) -> list[Job]:
+        """Return what is to be launched now; it is pending no more.
 
         Parameters
         ----------
         scheduler : object
-            Asked for its `launchable`.
-        trusted : bool
-            Whether it is one of ours. Any other gets copies, which it may sort or take from, and its answer
-            is checked; it may also answer with copies of the sets.
+            Asked for its `launchable`, unless there is a queue. It gets copies of the lists, which it may sort
+            or take from, and its answer is checked; it may also answer with copies of the sets.
+        now : float
+            For the queue.
 
         Raises
         ------
         SchedulerError
             Its answer is not two lists that hold all the pending sets.
         """
-        ask = scheduler.launchable
-        if trusted:
-            launch, self.pending = ask(self.pending, workers=self.workers, report=self.records)
-            return [self._jobs.pop(id(each)) for each in launch]
-        answer = ask(list(self.pending), workers=dict(self.workers), report=list(self.records))
-        launch, keep = _checked(answer, scheduler, len(self.pending))
-        known, self._jobs, self.pending = self._jobs, {}, []
-        jobs = _recognised([*launch, *keep], known)
-        self._queue(jobs[len(launch) :], 0)
+        if self.queue is not None:
+            return self._known(self.queue.take(self.workers, now), scheduler)
+        pending = self.pending
+        answer = scheduler.launchable(list(pending), workers=dict(self.workers), report=list(self.records))
+        launch, keep = _checked(answer, scheduler, len(pending))
+        jobs = _recognised([*launch, *keep], self._jobs)
+        self._jobs.clear()
+        self._listed.keep(self._noted(jobs[len(launch) :]))
         return jobs[: len(launch)]
+
+    def _known(self, taken: list[dict[str, Any]], scheduler: Any) -> list[Job]:
+        if not all(id(each) in self._jobs for each in taken):
+            raise SchedulerError(
+                f"the queue of {type(scheduler).__name__} gave out a set that is not pending: its take() must "
+                "return the very dicts that it was given, each once."
+            )
+        return [self._jobs.pop(id(each)) for each in taken]
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Put what was launched and could not be started, or is to be tried again, at the head of the queue."""
         for job in jobs:
             for mark in _MARKS:
                 job.instructions.pop(mark, None)
-        self._queue(jobs, 0)
+            if isinstance(job.instructions.get("ncpus"), Granted):
+                del job.instructions["ncpus"]
+        self._sets.put_back(self._noted(jobs))
 
-    def started(self, worker: Any) -> None:
-        """Note that `worker` runs.
+    def started(self, worker: Any, job: Job | None = None, now: float = 0.0) -> None:
+        """Note that `worker` runs, on that job.
 
         Raises
         ------
@@ -246,12 +268,15 @@ class Ledger:
                 "must differ; leave the name out, and each gets one of its own."
             )
         self.workers[name] = worker
+        if self.queue is not None and job is not None:
+            self.queue.started(name, job.instructions, now)
 
     # -- ends -----------------------------------------------------------------------------------------
 
     def left(self, name: str) -> None:
         """Note that the process of worker `name` is gone."""
-        self.workers.pop(name, None)
+        if self.workers.pop(name, None) is not None and self.queue is not None:
+            self.queue.ended(name)
 
     def done(self, name: str, report: object) -> None:
         """Note a report."""

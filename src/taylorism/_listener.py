@@ -30,6 +30,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NoReturn
 
 from taylorism import _blame, _channel, _errors, _instructions, _signals, _streams, _tree
@@ -51,19 +52,25 @@ from taylorism._messages import (
     State,
     WorkerDone,
 )
+from taylorism._queues import PendingQueue
 from taylorism._setup import Setup
 from taylorism._upstream import Upstream
+from taylorism.schedulers import queue_of
 
 __all__ = ["serve"]
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05
+#: seconds after which a scheduler that launches nothing, though nothing runs, is spoken of
+PUZZLED = 30.0
 #: seconds for which failures wait for what main makes of a Ctrl-C
 VERDICT = 2.0
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
 ORPHANED_GRACE = 1.0
 
 _NEVER = float("inf")
+#: seconds between two remarks of that kind
+_LONG = 600.0
 #: milliseconds that a wait takes at most: the system cannot count to more than 24 days of them
 _DAY = 86_400_000
 
@@ -117,11 +124,14 @@ class Listener:
         self._upstream = Upstream(setup.channel, setup.main_pid, setup.forked, self._poller)
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
-        self._crew = Crew(self._poller, self._forget, shown, setup.policy)
-        self._ledger = Ledger(setup.policy)
-        self._court = Court(setup.policy, self._ledger, self._crew, self._upstream)
+        measured = bool(getattr(setup.scheduler, "measured", False))
+        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured)
+        queue = queue_of(setup.scheduler)
+        self._ledger = Ledger(setup.policy, queue=queue)
+        self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
-        self._clockless = _is_ours(setup.scheduler)
+        self._clockless = _is_ours(setup.scheduler if queue is None else queue) and not measured
+        self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()
         self._verdict_due = 0.0
@@ -229,7 +239,8 @@ class Listener:
 
     def _objection(self, job: Job) -> BaseException | None:
         judge = getattr(self._setup.scheduler, "never_startable", None)
-        return _blame.judged(judge, job) if self._clockless and callable(judge) else None
+        known = self._clockless or self._ledger.queue is not None
+        return _blame.judged(judge, job) if known and callable(judge) else None
 
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs."""
@@ -282,7 +293,7 @@ class Listener:
     def _note_report(self, member: Member, notice: Frame) -> None:
         if self._setup.verbose:
             _blame.say(logging.INFO, "%s", notice.head.text)
-        if not self._clockless:
+        if not self._clockless and self._ledger.queue is None:
             self._ledger.done(member.name, _opened(notice))
         self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
 
@@ -308,6 +319,8 @@ class Listener:
             self._let_go(member)
         for member in self._crew.overdue():
             self._court.expire(member)
+        for member in self._crew.overdrawn():
+            self._court.overdrew(member)
         if self._ledger.next_trial < _NEVER:
             self._news = self._ledger.end_of_waiting(time.monotonic()) or self._news
         if self._held and not self._deciding:
@@ -342,7 +355,7 @@ class Listener:
             return
         self._news = False
         try:
-            chosen = self._ledger.decide(self._setup.scheduler, self._clockless)
+            chosen = self._ledger.decide(self._setup.scheduler, time.monotonic())
         except BaseException as error:
             self._court.charge_boss(error)
             return
@@ -350,9 +363,23 @@ class Listener:
         self._check_progress(bool(chosen))
 
     def _check_progress(self, chose: bool) -> None:
-        """Fail where nothing runs and a scheduler that watches no clock launches nothing."""
-        if self._ledger.may_launch and not (chose or self._ledger.workers) and self._clockless:
+        """Fail where nothing runs and a scheduler that watches no clock launches nothing; else wonder aloud."""
+        stuck = self._ledger.may_launch and not (chose or self._ledger.workers)
+        if stuck and self._clockless:
             self._court.charge_boss(_blame.stuck(self._setup.scheduler, self._ledger.pending))
+        elif not stuck:
+            self._remark_at = _NEVER
+        else:
+            self._wonder(time.monotonic())
+
+    def _wonder(self, now: float) -> None:
+        if self._remark_at == _NEVER:
+            self._remark_at = now + PUZZLED
+        if now >= self._remark_at:
+            self._remark_at = now + _LONG
+            kind, count = type(self._setup.scheduler).__name__, len(self._ledger.pending)
+            message = "the scheduler %s has launched none of %d pending sets for %g s, though nothing runs."
+            _blame.say(logging.WARNING, message, kind, count, PUZZLED)
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -378,9 +405,11 @@ class Listener:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _is_ours(scheduler: Any) -> bool:
-    """Whether the `launchable` of `scheduler` is one of this package, none of which has a clock."""
-    return getattr(scheduler.launchable, "__module__", None) == "taylorism.schedulers"
+def _is_ours(asked: Any) -> bool:
+    """Whether what is asked, a scheduler or its queue, is of this package, where none has a clock of its own."""
+    if isinstance(asked, PendingQueue):
+        return type(asked).__module__ == PendingQueue.__module__
+    return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
 def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
@@ -391,7 +420,7 @@ def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
         common = _instructions.unpack_common(frame.segments[0])
     except Exception as trouble:
         broken = trouble
-    for number, packed in zip(frame.head.numbers, frame.segments[1:], strict=True):
+    for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
             job, error = Job(number, _instructions.unpack(common, packed)), broken
         except Exception as trouble:

@@ -53,6 +53,8 @@ class Policy:
         Directory, absolute, for the output of each worker.
     progress : bool
         Whether main shows how far the work is.
+    memory_guard : {None, 'warn', 'stop'}
+        What happens to a worker that uses far more memory than it has declared.
     """
 
     on_error: str = "stop"
@@ -62,6 +64,7 @@ class Policy:
     stop_grace: float = 5.0
     log_dir: str | None = None
     progress: bool = False
+    memory_guard: str | None = None
 
     @property
     def stops(self) -> bool:
@@ -71,7 +74,8 @@ class Policy:
     @property
     def sees_to_one(self) -> bool:
         """Whether one worker may be stopped, or fail, while the others go on."""
-        return not self.stops or self.max_trials > 1 or self.timeout is not None
+        some_end = self.timeout is not None or self.memory_guard == "stop"
+        return not self.stops or self.max_trials > 1 or some_end
 
     def delay(self, trials: int) -> float:
         """Return the seconds to wait after that many trials."""
@@ -107,6 +111,7 @@ def checked_policy(
     stop_grace: float,
     log_dir: str | os.PathLike[str] | None,
     progress: bool,
+    memory_guard: str | None,
 ) -> Policy:
     """Return the options as a `Policy`; the directory of the logs is made.
 
@@ -126,6 +131,8 @@ def checked_policy(
     _demand(limit, "timeout", timeout, accepted)
     _demand(_is_number(stop_grace, 0.0, True), "stop_grace", stop_grace, "seconds, 0 or more")
     _demand(isinstance(progress, bool), "progress", progress, "True or False")
+    guards = memory_guard is None or memory_guard in ("warn", "stop")
+    _demand(guards, "memory_guard", memory_guard, "'warn', 'stop' or None")
     return Policy(
         on_error,
         int(max_trials),
@@ -134,6 +141,7 @@ def checked_policy(
         float(stop_grace),
         _checked_directory(log_dir),
         progress,
+        memory_guard,
     )
 
 

@@ -201,7 +201,7 @@ class Results:
             self._pending = [_set(packed) for packed in frame.segments]
             self.over = True
 
-    def _note_report(self, number: int, event: WorkerDone, segments: tuple[Any, ...]) -> None:
+    def _note_report(self, number: int, event: WorkerDone, segments: Sequence[Any]) -> None:
         """Open a report; one that does not open is a failure of its worker."""
         try:
             report = _errors.load_surely(lambda: _channel.open_object(segments))

@@ -43,6 +43,7 @@ def run_as_server(
     stop_grace: float = 5.0,
     log_dir: str | os.PathLike[str] | None = None,
     progress: bool = False,
+    memory_guard: str | None = None,
 ) -> Boss:
     """Make a Boss, give it instructions, set it to work, and return it.
 
@@ -54,7 +55,7 @@ def run_as_server(
         As in `Boss.set_instructions`.
     scheduler, verbose, maxlenreport, sharedmemory_common_instructions
         As in `Boss`.
-    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress
+    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress, memory_guard
         As in `Boss`.
 
     Returns
@@ -74,6 +75,7 @@ def run_as_server(
         stop_grace=stop_grace,
         log_dir=log_dir,
         progress=progress,
+        memory_guard=memory_guard,
     )
     try:
         boss.set_instructions(common_instructions, individual_instructions)
@@ -101,6 +103,7 @@ def batch_main(
     stop_grace: float = 5.0,
     log_dir: str | os.PathLike[str] | None = None,
     progress: bool = False,
+    memory_guard: str | None = None,
 ) -> dict[str, Any] | None:
     """Run everything, wait, print the report of each worker, and return them all.
 
@@ -112,7 +115,7 @@ def batch_main(
         As in `Boss.set_instructions`.
     scheduler, verbose, maxlenreport, sharedmemory_common_instructions
         As in `Boss`.
-    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress
+    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress, memory_guard
         As in `Boss`.
 
     Returns
@@ -143,6 +146,7 @@ def batch_main(
             stop_grace=stop_grace,
             log_dir=log_dir,
             progress=progress,
+            memory_guard=memory_guard,
         )
         try:
             boss.wait_till_finished()

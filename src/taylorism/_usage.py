@@ -30,6 +30,9 @@ __all__ = ["Baseline", "Lookout", "Usage"]
 _PAUSE = 5.0
 #: the same, in times the cost of the last one
 _THRIFT = 5000
+#: both, where a limit is to be kept
+_WATCHFUL_PAUSE = 1.0
+_WATCHFUL_THRIFT = 200
 #: seconds for which the size of this process is taken to be what it was
 _FRESH = 0.2
 
@@ -46,11 +49,14 @@ class Usage:
         The most that it and its descendants were seen to have for themselves, in MiB.
     rusage : object
         What the system said at its end, if it was asked.
+    now : float
+        What it and its descendants had at the last look, in MiB.
     """
 
     baseline: float | None
     private: float = 0.0
     rusage: Any = None
+    now: float = 0.0
 
     @property
     def peak(self) -> float | None:
@@ -83,25 +89,34 @@ class Baseline:
 
 
 class Lookout:
-    """Looks at the memory of the workers now and then."""
+    """Looks at the memory of the workers now and then.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    watchful : bool
+        Whether something depends on it: then every second, and up to half a percent of a processor.
+    """
+
+    def __init__(self, watchful: bool = False) -> None:
+        self._pause = _WATCHFUL_PAUSE if watchful else _PAUSE
+        self._thrift = _WATCHFUL_THRIFT if watchful else _THRIFT
         self.next_look = float("inf")
 
     def welcome(self) -> None:
         """Take note that a worker has started."""
         if self.next_look == float("inf"):
-            self.next_look = time.monotonic() + _PAUSE
+            self.next_look = time.monotonic() + self._pause
 
-    def look(self, now: float, workers: Iterable[tuple[int, Usage]]) -> None:
-        """Measure, if it is time."""
+    def look(self, now: float, workers: Iterable[tuple[int, Usage]]) -> bool:
+        """Measure, if it is time; return whether it was."""
         if now < self.next_look:
-            return
+            return False
         start, found = time.process_time(), False
         for pid, usage in workers:
             found = True
-            private = sum(map(_memory.private, [pid, *_tree.descendants(pid)]))
-            usage.private = max(usage.private, private)
+            usage.now = sum(map(_memory.private, [pid, *_tree.descendants(pid)]))
+            usage.private = max(usage.private, usage.now)
         cost = time.process_time() - start
-        self.next_look = time.monotonic() + max(_PAUSE, _THRIFT * cost) if found else float("inf")
+        self.next_look = time.monotonic() + max(self._pause, self._thrift * cost) if found else float("inf")
+        return True
 

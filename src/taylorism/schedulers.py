@@ -16,10 +16,16 @@ keys                                                 class                      
 ``limit='threads', max_threads=n``                   `NewMaxThreadsScheduler`      slots
 ``limit='memory'``                                   `NewMaxMemoryScheduler`       memory
 ``limit='threads+memory', max_threads=n``            `LongerFirstScheduler`        slots, memory
+``limit='cpus'``                                     `MaxCpusScheduler`            cpus
 ``limit='threads', singlefile=True, max_threads=n``  `NewSingleOpenFileScheduler`  slots, files
 ===================================================  ============================  ==============
 
-The rules that all schedulers of this module keep:
+The three limits take ``exclusive=('attribute', ...)`` and ``shared=('attribute', ...)``: the values of those
+attributes may be held by one running worker at a time, or by several readers.
+
+A Boss asks a scheduler for a `queue`, and where it has one asks that (see `_queues`): so much for each launch,
+however much is pending, and nobody starves. `launchable` is for those who call it, and for subclasses that override
+it. The rules that all its versions in this module keep:
 
 * they decide on their arguments alone: no clock, no system call, nothing remembered from turn to
   turn. What the machine is like (cpus, memory) is found out once, when they are made;
@@ -31,18 +37,22 @@ The rules that all schedulers of this module keep:
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, ClassVar, TypeVar
 
 import footprints
 
-from taylorism import _cpus, _memory
+from taylorism import _caps, _cpus, _memory
 from taylorism._errors import SchedulerError, quote
+from taylorism._gates import Gate, Holdings, Names
+from taylorism._queues import Fifo, Limits, PendingQueue, Ranked
+from taylorism._shares import CpuShare, Granted, share_of
 
 __all__ = [
     "MAX_NUMBER_PROCESSES",
@@ -50,6 +60,7 @@ __all__ = [
     "BindingAwareScheduler",
     "LaxistScheduler",
     "LongerFirstScheduler",
+    "MaxCpusScheduler",
     "MaxMemoryScheduler",
     "MaxThreadsScheduler",
     "NewLaxistScheduler",
@@ -57,6 +68,7 @@ __all__ = [
     "NewMaxMemoryScheduler",
     "NewMaxThreadsScheduler",
     "NewSingleOpenFileScheduler",
+    "PendingQueue",
     "SchedulerValueError",
     "SingleOpenFileScheduler",
     "binding_setup",
@@ -143,11 +155,19 @@ class BaseScheduler(footprints.FootprintBase):  # type: ignore[misc] # footprint
             "it has to override the one of BaseScheduler, and return the lists (launch, keep)"
         )
 
+    def queue(self) -> PendingQueue | None:
+        """Return a new queue for what is pending, or None: then `launchable` is asked instead.
+
+        Override it for a scheduler that stays fast with very many sets: see `taylorism.schedulers.PendingQueue`.
+        A class that overrides `launchable`, and not this, is asked for `launchable`.
+        """
+        return None
+
     def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
         """Tell why a set of instructions can never start under this scheduler.
 
-        Asked for each set when it comes in, as long as `launchable` is one of this module: a
-        subclass with a `launchable` of its own has rules of its own.
+        Asked for each set when it comes in, as long as `launchable` is one of this module, or the scheduler has
+        a `queue`: a subclass with a `launchable` of its own has rules of its own.
 
         Parameters
         ----------
@@ -233,6 +253,10 @@ class NewLaxistScheduler(BaseScheduler):
         """Launch everything; see `BaseScheduler.launchable`."""
         return self._assign_tickets(workers, list(pending_instructions)), []
 
+    def queue(self) -> PendingQueue:
+        """Return a queue from which everything starts."""
+        return Fifo(_constantly(math.inf), self._assign_tickets)
+
 
 # --------------------------------------------------------------------------------------------------
 # Binding
@@ -254,6 +278,8 @@ _binded_fpattr = footprints.Footprint(
 def binding_setup(worker: Any) -> None:
     """Bind the process of a worker to the cpu of its slot; called in that process, by the worker.
 
+    The threads of BLAS and OpenMP in it are capped to one, unless the user has set their number.
+
     Parameters
     ----------
     worker : Worker
@@ -272,6 +298,8 @@ def binding_setup(worker: Any) -> None:
     _cpus.require_affinity()
     cpus = _cpus.socketpacked()
     _cpus.bind(cpus[worker.scheduler_ticket % len(cpus)])
+    if getattr(worker, "_parent_pid", os.getpid()) != os.getpid():  # not where somebody else binds himself by it
+        _caps.cap_threads(1)
 
 
 _Class = TypeVar("_Class", bound=type)
@@ -368,7 +396,7 @@ class NewLimitedScheduler(BaseScheduler):
         "attr": {
             "limit": {
                 "info": "What is limited.",
-                "values": ["threads", "memory", "mem", "threads+memory"],
+                "values": ["threads", "memory", "mem", "threads+memory", "cpus"],
                 "remap": {"mem": "memory"},
             },
         },
@@ -379,6 +407,17 @@ class NewLimitedScheduler(BaseScheduler):
         if getattr(self, "binded", False):
             _cpus.require_affinity()
             _cpus.topology()  # read once, here: the workers inherit it (see there)
+            _cpus.numa_nodes()
+            _tell(*_cpus.missing(binding=True))
+        if getattr(self, "measured", False):
+            _tell(*_memory.missing())
+
+
+@functools.cache
+def _tell(*what: str) -> None:
+    """Say once what this system does not tell, and what is done instead."""
+    for each in what:
+        logger.info("%s", each)
 
 
 def _check(scheduler: BaseScheduler, key: str, accepted: str, fine: Callable[[Any], bool]) -> None:
@@ -398,6 +437,33 @@ def _positive(value: float) -> bool:
     return value > 0
 
 
+def _gate_of(scheduler: Any) -> Gate:
+    """Return what the workers of a scheduler keep each other off."""
+    return Gate(Names(scheduler.exclusive or ()), Names(scheduler.shared or ()))
+
+
+def _swept(
+    batch: Batch, slots: float, gate: Gate, workers: Workers, take: Callable[[Instructions], bool | None]
+) -> tuple[Batch, Batch]:
+    """Pass once over what is pending, and return what may start and what may not.
+
+    `take` says whether a set fits, and then counts it in; None where nothing more will fit.
+    """
+    held = Holdings(gate.claim(partial(getattr, worker)) for worker in workers.values() if gate)
+    chosen: Batch = []
+    kept: Batch = []
+    for rank, instructions in enumerate(batch):
+        claim = gate.claim(instructions.get)
+        fits = False if held.obstacle(claim) else len(chosen) < slots and take(instructions)
+        if len(chosen) >= slots or fits is None:
+            kept += batch[rank:]
+            break
+        (chosen if fits else kept).append(instructions)
+        if fits:
+            held.hold(claim)
+    return chosen, kept
+
+
 def _settle_max_threads(scheduler: NewMaxThreadsScheduler | LongerFirstScheduler) -> None:
     """Check the number of slots; 0 becomes half of the cpus that are usable here and now.
 
@@ -407,9 +473,31 @@ def _settle_max_threads(scheduler: NewMaxThreadsScheduler | LongerFirstScheduler
     _check(scheduler, "max_threads", "1 or more, or 0 for half of the usable cpus", _not_negative)
     if scheduler.max_threads == 0:
         # The attribute is read-only, but not for its owner.
-        width = _cpus.default_width()
+        try:
+            width = _cpus.default_width()
+        except ValueError as trouble:  # TAYLORISM_MAX_THREADS
+            raise SchedulerValueError(str(trouble), key="max_threads") from None
         scheduler.footprint_setattr("max_threads", width, auth=scheduler._fp_auth)
 
+
+#: The footprint of what may be held by one worker at a time.
+_gate_fpattr = footprints.Footprint(
+    info="For schedulers that keep workers off what others hold.",
+    attr={
+        "exclusive": {
+            "info": "Attributes whose values (or lists of values) one running worker holds at a time.",
+            "type": Names,
+            "optional": True,
+            "default": Names(),
+        },
+        "shared": {
+            "info": "Attributes whose values several may hold, but nobody while one has them exclusively.",
+            "type": Names,
+            "optional": True,
+            "default": Names(),
+        },
+    },
+)
 
 #: The footprint of the number of slots, of two classes that have no parent with it in common.
 _MAX_THREADS = {
@@ -431,9 +519,12 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
 
     binded: bool
     max_threads: int
+    exclusive: Names
+    shared: Names
 
     _footprint: ClassVar[Any] = [
         _binded_fpattr,
+        _gate_fpattr,
         {
             "attr": {
                 "limit": {
@@ -457,9 +548,36 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
         self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]
     ) -> tuple[Batch, Batch]:
         """Launch the first ones, as many as slots are free; see `BaseScheduler.launchable`."""
-        free = max(self.max_threads - len(workers), 0)
-        chosen, kept = pending_instructions[:free], pending_instructions[free:]
+        free, gate = self._room(workers), _gate_of(self)
+        if gate:
+            chosen, kept = _swept(pending_instructions, free, gate, workers, _constantly(True))
+        else:
+            chosen, kept = pending_instructions[:free], pending_instructions[free:]
         return self._assign_tickets(workers, chosen), kept
+
+    def _room(self, workers: Workers) -> int:
+        """Return how many slots are free."""
+        return max(self.max_threads - len(workers), 0)
+
+    def queue(self) -> PendingQueue:
+        """Return a queue that launches the first ones, as `launchable` does."""
+        gate = _gate_of(self)
+        if not gate:
+            return Fifo(self._room, self._assign_tickets)
+        nothing = _constantly((0.0,))
+        return Ranked(Limits(_unranked, nothing, nothing, nothing, self._room, self._mark, gate))
+
+    def _mark(self, workers: Workers, launch: Batch, spare: object) -> None:
+        """Give tickets and hooks."""
+        self._assign_tickets(workers, launch)
+
+
+def _constantly(value: Any) -> Callable[..., Any]:
+    return lambda *args: value
+
+
+#: the rank of all sets where they start in the order in which they came
+_unranked = _constantly(0)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -487,9 +605,13 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
     max_memory: float
     memory_per_task: float
     memory_max_percentage: float
+    measured: bool
+    exclusive: Names
+    shared: Names
 
     _footprint: ClassVar[Any] = [
         _binded_fpattr,
+        _gate_fpattr,
         {
             "attr": {
                 "limit": {
@@ -514,6 +636,12 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
                     "default": 0.75,
                     "type": float,
                 },
+                "measured": {
+                    "info": "Also count what workers are seen to use, and what is available now.",
+                    "optional": True,
+                    "default": False,
+                    "type": bool,
+                },
             },
         },
     ]
@@ -534,19 +662,58 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
         self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]
     ) -> tuple[Batch, Batch]:
         """Launch each one that fits beside those before it; see `BaseScheduler.launchable`."""
-        limit, undeclared = self.max_memory, self.memory_per_task
-        used = _in_use(workers, undeclared)
-        chosen: Batch = []
-        kept: Batch = []
-        for rank, instructions in enumerate(pending_instructions):
+        (limit,), undeclared = self._capacity(workers), self.memory_per_task
+        used = sum(map(self._counted, workers.values()))
+
+        def take(instructions: Instructions) -> bool | None:
+            nonlocal used
             if used >= limit:  # not even one of 0 MiB would stay below
-                kept += pending_instructions[rank:]
-                break
+                return None
             asked = _asked(instructions, undeclared)
             fits = used + asked < limit
-            (chosen if fits else kept).append(instructions)
             used += asked if fits else 0.0
+            return fits
+
+        chosen, kept = _swept(pending_instructions, math.inf, _gate_of(self), workers, take)
         return self._assign_tickets(workers, chosen), kept
+
+    def queue(self) -> PendingQueue:
+        """Return a queue that launches what fits, and reserves for the first what it waits for."""
+        return Ranked(self._limits(_unranked, _constantly(math.inf), strict=True))
+
+    def _limits(
+        self, rank: Callable[[Instructions], Any], room: Callable[[Workers], float], strict: bool
+    ) -> Limits:
+        return Limits(
+            rank=rank,
+            demand=lambda instructions: (_asked(instructions, self.memory_per_task),),
+            used=lambda worker: (self._counted(worker),),
+            capacity=self._capacity,
+            room=room,
+            mark=self._mark,
+            gate=_gate_of(self),
+            strict=strict,
+        )
+
+    def _counted(self, worker: Any) -> float:
+        """Return what a running worker counts: what it has declared, or is seen to use if that is more."""
+        declared = float(worker.memory or self.memory_per_task)
+        return max(declared, getattr(worker, "_measured_memory", 0.0)) if self.measured else declared
+
+    def _capacity(self, workers: Workers) -> tuple[float]:
+        """Return the limit; not above what runs and what is available now, together."""
+        if not self.measured:
+            return (self.max_memory,)
+        yet_to_come = sum(
+            max(0.0, float(worker.memory or self.memory_per_task) - getattr(worker, "_measured_memory", 0.0))
+            for worker in workers.values()
+        )
+        counted = sum(map(self._counted, workers.values()))
+        return (min(self.max_memory, counted + max(0.0, _memory.available_memory() - yet_to_come)),)
+
+    def _mark(self, workers: Workers, launch: Batch, spare: object) -> None:
+        """Give tickets and hooks."""
+        self._assign_tickets(workers, launch)
 
     def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
         """Tell why a set does not even fit alone; see `BaseScheduler.never_startable`."""
@@ -563,11 +730,6 @@ def _machine_memory(scheduler: BaseScheduler) -> float:
     except OSError as error:
         text = f"{type(scheduler).__name__}: {error}; give max_memory, in MiB"
         raise OSError(text) from error
-
-
-def _in_use(workers: Workers, undeclared: float) -> float:
-    """Return the memory that the running workers count for (MiB)."""
-    return sum(float(worker.memory or undeclared) for worker in workers.values())
 
 
 def _too_big(
@@ -617,20 +779,28 @@ class LongerFirstScheduler(NewMaxMemoryScheduler):
     ) -> tuple[Batch, Batch]:
         """Launch the longest ones that fit while slots are free; see `BaseScheduler.launchable`."""
         ordered = sorted(pending_instructions, key=_expected_time, reverse=True)
-        slots = self.max_threads - len(workers)
         undeclared = self.memory_per_task
-        available = self.max_memory - _in_use(workers, undeclared)
-        chosen: Batch = []
-        kept: Batch = []
-        for rank, instructions in enumerate(ordered):
-            if len(chosen) >= slots or available < 0:
-                kept += ordered[rank:]
-                break
+        available = self._capacity(workers)[0] - sum(map(self._counted, workers.values()))
+
+        def take(instructions: Instructions) -> bool | None:
+            nonlocal available
+            if available < 0:
+                return None
             asked = _asked(instructions, undeclared)
             fits = asked <= available
-            (chosen if fits else kept).append(instructions)
             available -= asked if fits else 0.0
+            return fits
+
+        chosen, kept = _swept(ordered, self._room(workers), _gate_of(self), workers, take)
         return self._assign_tickets(workers, chosen), kept
+
+    def _room(self, workers: Workers) -> int:
+        """Return how many slots are free."""
+        return max(self.max_threads - len(workers), 0)
+
+    def queue(self) -> PendingQueue:
+        """Return a queue that launches the longest that fits, and reserves for the first what it waits for."""
+        return Ranked(self._limits(lambda instructions: -_expected_time(instructions), self._room, strict=False))
 
     def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
         """Tell why a set does not even fit alone; see `BaseScheduler.never_startable`."""
@@ -642,61 +812,151 @@ class LongerFirstScheduler(NewMaxMemoryScheduler):
 
 
 # --------------------------------------------------------------------------------------------------
+# Limited by cpus
+
+
+class MaxCpusScheduler(NewLimitedScheduler):
+    """Never more than ``max_cpus`` cpus in use, each worker with as many as it asks for.
+
+    A set asks by ``ncpus``. One that does not gets a cpu; where ``max_threads`` is set, the free cpus are shared
+    equally among those that start together, remainders to the first. The number is given to the worker, if its
+    class has the attribute ``ncpus``. The threads of BLAS and OpenMP are capped to it, unless the user has set
+    their number.
+
+    With ``binded``, each worker is bound to its cpus: neighbours, by socket, NUMA node and core, second
+    hyperthreads last.
+
+    Raises
+    ------
+    SchedulerValueError
+        When it is made, if a number is out of its range; by `launchable`, if the ``ncpus`` of a set is no number.
+    OSError
+        When it is made with ``binded`` where processes cannot be bound (macOS).
+    """
+
+    binded: bool
+    max_cpus: int
+    max_threads: int | None
+    exclusive: Names
+    shared: Names
+
+    _footprint: ClassVar[Any] = [
+        _binded_fpattr,
+        _gate_fpattr,
+        {
+            "attr": {
+                "limit": {"values": ["cpus"]},
+                "max_cpus": {
+                    "info": "How many cpus all workers may use together; 0: all that may be used.",
+                    "type": int,
+                    "optional": True,
+                    "default": 0,
+                },
+                "max_threads": {
+                    "info": "How many workers may run at the same time; None: as the cpus allow.",
+                    "alias": ("maxpc", "maxthreads"),
+                    "type": int,
+                    "optional": True,
+                    "default": None,
+                },
+            },
+        },
+    ]
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        _check(self, "max_cpus", "1 or more, or 0 for all usable cpus", _not_negative)
+        _check(self, "max_threads", "1 or more, or None", _positive)
+        if self.max_cpus == 0:
+            self.footprint_setattr("max_cpus", _cpus.usable_cpus(), auth=self._fp_auth)
+
+    def _all_tickets(self) -> set[Any]:
+        """Return the slots: as many as there may be workers."""
+        return set(range(self.max_cpus if self.max_threads is None else self.max_threads))
+
+    def _room(self, workers: Workers) -> int:
+        """Return how many slots are free."""
+        return max(len(self._all_tickets()) - len(workers), 0)
+
+    def launchable(
+        self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]
+    ) -> tuple[Batch, Batch]:
+        """Launch each one whose cpus are free beside those before it; see `BaseScheduler.launchable`."""
+        free = self.max_cpus - sum(share_of(worker).ncpus for worker in workers.values())
+
+        def take(instructions: Instructions) -> bool | None:
+            nonlocal free
+            if free < 1:
+                return None
+            asked = _cpus_asked(instructions)
+            fits = asked <= free
+            free -= asked if fits else 0
+            return fits
+
+        room, gate = self._room(workers), _gate_of(self)
+        chosen, kept = _swept(pending_instructions, room, gate, workers, take)
+        self._mark(workers, chosen, (free,))
+        return chosen, kept
+
+    def queue(self) -> PendingQueue:
+        """Return a queue that launches what fits, and reserves for the first what it waits for."""
+        limits = Limits(
+            rank=_unranked,
+            demand=lambda instructions: (float(_cpus_asked(instructions)),),
+            used=lambda worker: (float(share_of(worker).ncpus),),
+            capacity=_constantly((float(self.max_cpus),)),
+            room=self._room,
+            mark=self._mark,
+            gate=_gate_of(self),
+        )
+        return Ranked(limits)
+
+    def _mark(self, workers: Workers, launch: Batch, spare: Sequence[float]) -> None:
+        """Give tickets, hooks, and cpus: those that ask for none share what is left."""
+        self._assign_tickets(workers, launch)
+        left = int(spare[0]) if self.max_threads is not None else 0
+        sharing = [each for each in launch if each.get("ncpus") is None]
+        for place, instructions in enumerate(sharing):
+            more = -(-left // (len(sharing) - place))  # rounded up: remainders to the first
+            instructions["ncpus"] = Granted(1 + max(more, 0))
+            left -= max(more, 0)
+        self._give_cpus(workers, launch)
+
+    def _give_cpus(self, workers: Workers, launch: Batch) -> None:
+        taken = {cpu for worker in workers.values() for cpu in share_of(worker).cpus}
+        free = [cpu for cpu in _cpus.compact() if cpu not in taken] if self.binded and launch else []
+        for instructions in launch:
+            ncpus = _cpus_asked(instructions)
+            cpus, free = tuple(free[:ncpus]), free[ncpus:]
+            instructions["scheduler_hooks"].append(CpuShare(ncpus, cpus))
+
+    def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
+        """Tell why a set does not even fit alone; see `BaseScheduler.never_startable`."""
+        asked = _cpus_asked(instructions)
+        if asked <= self.max_cpus:
+            return None
+        return f"it asks for ncpus={asked}, and max_cpus is {self.max_cpus}: raise max_cpus, or ask for less"
+
+
+def _cpus_asked(instructions: Mapping[str, Any]) -> int:
+    """Return the cpus that a set asks for, 1 if it does not say."""
+    accepted = "a whole number, 1 or more, or left out"
+    asked = _number(instructions, "ncpus", 1.0, accepted)
+    if asked < 1 or not asked.is_integer():
+        raise _refusal("ncpus", instructions["ncpus"], _whose(instructions), accepted)
+    return int(asked)
+
+
+# --------------------------------------------------------------------------------------------------
 # Limited by files
-
-
-class _Held:
-    """The files in use, by value; a value may be of any kind, hashable or not."""
-
-    def __init__(self) -> None:
-        self._hashable: set[Any] = set()
-        self._others: list[Any] = []
-
-    def add(self, values: Iterable[Any]) -> None:
-        """Note that these values are in use."""
-        for value in values:
-            try:
-                self._hashable.add(value)
-            except TypeError:
-                self._others.append(value)
-
-    def any_of(self, values: Iterable[Any]) -> bool:
-        """Tell whether one of these values is in use."""
-        return any(self._has(value) for value in values)
-
-    def _has(self, value: Any) -> bool:
-        """Tell whether this value is in use; a list may equal a hashable subclass of list."""
-        candidates: Collection[Any] = self._others
-        try:
-            if value in self._hashable:
-                return True
-        except TypeError:
-            candidates = [*self._others, *self._hashable]
-        return any(_same(value, other) for other in candidates)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal, the same object where ``==`` has no yes or no (arrays)."""
-    try:
-        return one is other or bool(one == other)
-    except (TypeError, ValueError):
-        return False
-
-
-def _files(read: Callable[[str, None], Any]) -> Iterator[Any]:
-    """Yield the files that a set (by its ``get``) or a worker (by ``getattr``) names."""
-    for key in ("fileA", "fileB"):
-        value = read(key, None)
-        if value is not None:
-            # footprints turns a path into text on its way into the worker.
-            yield os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 class NewSingleOpenFileScheduler(NewMaxThreadsScheduler):
     """As `NewMaxThreadsScheduler`, and never two workers on one file at the same time.
 
     The files of a set or of a worker are the values of its ``fileA`` and ``fileB``; one that has
-    none of them holds no file. A set that waits for a file lets those behind it pass.
+    none of them holds no file. A set that waits for a file lets those behind it pass. The general form of this is
+    the attribute ``exclusive`` of the other schedulers.
     """
 
     singlefile: bool
@@ -708,28 +968,30 @@ class NewSingleOpenFileScheduler(NewMaxThreadsScheduler):
                 "values": (True,),
                 "type": bool,
             },
+            "exclusive": {"default": Names(("fileA", "fileB"))},
         },
     }
 
-    def launchable(
-        self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]
-    ) -> tuple[Batch, Batch]:
-        """Launch the first ones whose files are free, while slots are; see `BaseScheduler`."""
-        held = _Held()
-        for worker in workers.values():
-            held.add(_files(partial(getattr, worker)))
-        slots = self.max_threads - len(workers)
-        chosen: Batch = []
-        kept: Batch = []
-        for rank, instructions in enumerate(pending_instructions):
-            if len(chosen) >= slots:
-                kept += pending_instructions[rank:]
-                break
-            files = list(_files(instructions.get))
-            busy = held.any_of(files)
-            (kept if busy else chosen).append(instructions)
-            held.add(() if busy else files)
-        return self._assign_tickets(workers, chosen), kept
+
+# --------------------------------------------------------------------------------------------------
+# How a Boss asks
+
+
+def queue_of(scheduler: Any) -> PendingQueue | None:
+    """Return a queue of a scheduler that has one, unless its `launchable` was overridden below it."""
+    ask, make = scheduler.launchable, getattr(scheduler, "queue", None)
+    owner = getattr(make, "__self__", None)
+    if make is None or not isinstance(owner, BaseScheduler) or getattr(ask, "__self__", None) is not owner:
+        return None
+    if "launchable" in vars(owner) or _depth(owner, "launchable") < _depth(owner, "queue"):
+        return None
+    queue = make()
+    return queue if isinstance(queue, PendingQueue) else None
+
+
+def _depth(owner: object, name: str) -> int:
+    """Return how far above the class of an object one of its methods is defined."""
+    return next(place for place, cls in enumerate(type(owner).__mro__) if name in vars(cls))
 
 
 # --------------------------------------------------------------------------------------------------
