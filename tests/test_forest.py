@@ -104,7 +104,7 @@ class AsAList(RuleBasedStateMachine):
 
 
 TestAsAList = AsAList.TestCase
-TestAsAList.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestAsAList.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
 @given(
@@ -113,7 +113,7 @@ TestAsAList.settings = settings(max_examples=80, stateful_step_count=40, deadlin
     seed=st.integers(0, 10**6),
     spread=st.sampled_from([2, 6, 1000]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_long_life_is_right(dimensions, strict, seed, spread):
     """Hundreds of leaves, searched and removed until none is left, with demands alike and with all different."""
     chance = random.Random(seed)
