@@ -156,6 +156,9 @@ class Fifo(PendingQueue):
         """See `PendingQueue.take`."""
         taken: list[Instructions] = []
         room = self._room(workers)
+        if room >= len(self._sets):
+            taken.extend(self._sets.values())
+            self._sets.clear()
         while self._sets and len(taken) < room:
             taken.append(self._sets.popitem(last=False)[1])
         self._mark(workers, taken)

@@ -412,6 +412,18 @@ class NewLimitedScheduler(BaseScheduler):
         if getattr(self, "measured", False):
             _tell(*_memory.missing())
 
+    def _slots(self) -> Any:
+        """Return how many workers may run at the same time, however little they take."""
+        return getattr(self, "max_threads", None) or math.inf
+
+    def _room(self, workers: Workers) -> Any:
+        """Return how many slots are free."""
+        return max(self._slots() - len(workers), 0)
+
+    def _mark(self, workers: Workers, launch: Batch, spare: Sequence[float]) -> None:
+        """Give tickets and hooks; `spare` is what else may be given out."""
+        self._assign_tickets(workers, launch)
+
 
 @functools.cache
 def _tell(*what: str) -> None:
@@ -555,10 +567,6 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
             chosen, kept = pending_instructions[:free], pending_instructions[free:]
         return self._assign_tickets(workers, chosen), kept
 
-    def _room(self, workers: Workers) -> int:
-        """Return how many slots are free."""
-        return max(self.max_threads - len(workers), 0)
-
     def queue(self) -> PendingQueue:
         """Return a queue that launches the first ones, as `launchable` does."""
         gate = _gate_of(self)
@@ -566,10 +574,6 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
             return Fifo(self._room, self._assign_tickets)
         nothing = _constantly((0.0,))
         return Ranked(Limits(_unranked, nothing, nothing, nothing, self._room, self._mark, gate))
-
-    def _mark(self, workers: Workers, launch: Batch, spare: object) -> None:
-        """Give tickets and hooks."""
-        self._assign_tickets(workers, launch)
 
 
 def _constantly(value: Any) -> Callable[..., Any]:
@@ -679,7 +683,7 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
 
     def queue(self) -> PendingQueue:
         """Return a queue that launches what fits, and reserves for the first what it waits for."""
-        return Ranked(self._limits(_unranked, _constantly(math.inf), strict=True))
+        return Ranked(self._limits(_unranked, self._room, strict=True))
 
     def _limits(
         self, rank: Callable[[Instructions], Any], room: Callable[[Workers], float], strict: bool
@@ -710,10 +714,6 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
         )
         counted = sum(map(self._counted, workers.values()))
         return (min(self.max_memory, counted + max(0.0, _memory.available_memory() - yet_to_come)),)
-
-    def _mark(self, workers: Workers, launch: Batch, spare: object) -> None:
-        """Give tickets and hooks."""
-        self._assign_tickets(workers, launch)
 
     def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
         """Tell why a set does not even fit alone; see `BaseScheduler.never_startable`."""
@@ -794,10 +794,6 @@ class LongerFirstScheduler(NewMaxMemoryScheduler):
         chosen, kept = _swept(ordered, self._room(workers), _gate_of(self), workers, take)
         return self._assign_tickets(workers, chosen), kept
 
-    def _room(self, workers: Workers) -> int:
-        """Return how many slots are free."""
-        return max(self.max_threads - len(workers), 0)
-
     def queue(self) -> PendingQueue:
         """Return a queue that launches the longest that fits, and reserves for the first what it waits for."""
         return Ranked(self._limits(lambda instructions: -_expected_time(instructions), self._room, strict=False))
@@ -872,11 +868,11 @@ class MaxCpusScheduler(NewLimitedScheduler):
 
     def _all_tickets(self) -> set[Any]:
         """Return the slots: as many as there may be workers."""
-        return set(range(self.max_cpus if self.max_threads is None else self.max_threads))
+        return set(range(self._slots()))
 
-    def _room(self, workers: Workers) -> int:
-        """Return how many slots are free."""
-        return max(len(self._all_tickets()) - len(workers), 0)
+    def _slots(self) -> int:
+        """Return how many workers may run at the same time: each has one cpu at least."""
+        return self.max_cpus if self.max_threads is None else self.max_threads
 
     def launchable(
         self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]
