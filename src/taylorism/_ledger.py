@@ -146,7 +146,7 @@ class Ledger:
     stopped: list[str] = field(default_factory=list)
     failure: Failure | None = None
     _listed: Listed = field(default_factory=Listed)
-    #: the jobs of `pending`, by the identity of the dict
+    #: the jobs of `pending`, by the identity of the dict: also what is asked whether there is any, at each turn
     _jobs: dict[int, Job] = field(default_factory=dict)
     #: those that wait for their next trial, in order: when, number, which
     _waiting: list[tuple[float, int, Job]] = field(default_factory=list)
@@ -165,12 +165,12 @@ class Ledger:
         """Whether nothing runs and nothing will."""
         if self.workers or self.intake is Intake.OPEN:
             return False
-        return self.flow is Flow.STOPPED or not (self._sets or self._waiting)
+        return self.flow is Flow.STOPPED or not (self._jobs or self._waiting)
 
     @property
     def may_launch(self) -> bool:
         """Whether there is anything to ask a scheduler."""
-        return self.flow is Flow.WORKING and bool(self._sets)
+        return self.flow is Flow.WORKING and bool(self._jobs)
 
     # -- orders ---------------------------------------------------------------------------------------
 
@@ -237,12 +237,13 @@ class Ledger:
         return jobs[: len(launch)]
 
     def _known(self, taken: list[dict[str, Any]], scheduler: Any) -> list[Job]:
-        if not all(id(each) in self._jobs for each in taken):
+        try:
+            return [self._jobs.pop(id(each)) for each in taken]
+        except KeyError:
             raise SchedulerError(
                 f"the queue of {type(scheduler).__name__} gave out a set that is not pending: its take() must "
                 "return the very dicts that it was given, each once."
-            )
-        return [self._jobs.pop(id(each)) for each in taken]
+            ) from None
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Put what was launched and could not be started, or is to be tried again, at the head of the queue."""

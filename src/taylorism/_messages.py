@@ -136,9 +136,12 @@ class Hello:
     mark: str
 
 
-@dataclass(frozen=True)
-class WorkerDone:
-    """Event: a worker has finished. Segments: its report, as in `Notice`."""
+class WorkerDone(NamedTuple):
+    """Event: a worker has finished. Segments: its report, as in `Notice`.
+
+    It travels as a plain tuple: the most frequent of all events, and pickled with its class it would cost the
+    listener a score of pages that each worker has it copy.
+    """
 
     name: str
     number: int

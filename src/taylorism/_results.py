@@ -184,8 +184,8 @@ class Results:
     def note(self, number: int, frame: Frame) -> None:
         """Take in the event of that number."""
         event = frame.head
-        if isinstance(event, WorkerDone):
-            self._note_report(number, event, frame.segments)
+        if isinstance(event, tuple):
+            self._note_report(number, WorkerDone(*event), frame.segments)
         elif isinstance(event, Movements):
             self._note_movements(event)
         elif isinstance(event, WorkerFailed):

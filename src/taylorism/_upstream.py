@@ -70,7 +70,8 @@ class Upstream:
             return
         if not isinstance(event, WorkerDone):
             self._tell_movements()  # they come before what may be the last word on them
-        self._channel.outflow.push(_channel.encode(event, segments))
+        head = tuple(event) if isinstance(event, WorkerDone) else event
+        self._channel.outflow.push(_channel.encode(head, segments))
 
     def note(self, move: End | Callable[[], Start | None]) -> None:
         """Have main know of a start or an end, with others that come close upon it, or with a report.
