@@ -1,7 +1,7 @@
 """What a launch costs with few and with very many sets pending, for each scheduler; and the memory of a set.
 
-Run by hand: ``python benchmarks/scale.py [sets]``. The sets are queued in one process, workers start and end on paper,
-and only the time of the scheduler is counted. With ``--lists``, `launchable` is asked instead, as 1.1 did.
+Run by hand: ``python benchmarks/scale.py [sets]``. The sets are queued in one process, workers start and end on
+paper, and only the time of the scheduler is counted. With ``--lists``, `launchable` is asked instead, as 1.1 did.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def memory_of_a_set(count: int) -> float:
         time.sleep(0.5)
         size, larger = larger, listener_size(boss)
     empty = taylorism.Boss()
-    print(f"main {used / count / 1024:.2f} KiB, listener {(larger - listener_size(empty)) / count:.2f} KiB for each of {count} sets")
+    there = (larger - listener_size(empty)) / count
+    print(f"main {used / count / 1024:.2f} KiB, listener {there:.2f} KiB for each of {count} sets")
     for each in (boss, empty):
         each.stop_them_working()
         each.wait_till_finished()

@@ -414,7 +414,8 @@ class NewLimitedScheduler(BaseScheduler):
 
     def _slots(self) -> Any:
         """Return how many workers may run at the same time, however little they take."""
-        return getattr(self, "max_threads", None) or math.inf
+        slots = getattr(self, "max_threads", None)
+        return math.inf if slots is None else slots
 
     def _room(self, workers: Workers) -> Any:
         """Return how many slots are free."""
