@@ -315,11 +315,7 @@ class Boss:
             What a worker raised, if that stops everything; `WorkersFailed` with ``on_error='finish'``, when all
             is settled; each time that this is called.
         """
-        deadline = _deadline(timeout)
-        self._begin()
-        if self._link.halted:
-            self._link.cancel((), _PATIENCE)  # for all the news so far
-        self._link.wait_until(self._stands_still, _left(deadline))
+        self._block(timeout)
         self._raise_failure()
         return self._link.results.settled
 
@@ -461,9 +457,11 @@ class Boss:
         return None
 
     def _block(self, timeout: float | None) -> bool:
-        """Wait until all is settled; what there is to raise has been raised before, or will be by the caller."""
+        """Wait until nothing more comes by itself, and return whether it is so; to raise is left to who calls."""
         deadline = _deadline(timeout)
         self._begin()
+        if self._link.halted:
+            self._link.cancel((), _PATIENCE)  # for all the news so far
         return self._link.wait_until(self._stands_still, _left(deadline))
 
     def status(self) -> Status:

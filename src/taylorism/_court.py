@@ -129,9 +129,8 @@ class Court:
         failure, packed = self._charge_of(member)
         if self._crew.stopping and not member.spoke_first:
             return self._interrupted(failure)
-        if self._stopped_for_memory(member):
-            return self._judge(member.job, failure, packed, member.worker, again=self._allow_more(member))
-        return self._judge(member.job, failure, packed, member.worker, again=True)
+        again = not self._stopped_for_memory(member) or self._allow_more(member)
+        return self._judge(member.job, failure, packed, member.worker, again)
 
     def _stopped_for_memory(self, member: Member) -> bool:
         return bool(member.overdrawn) and self._policy.memory_guard == "stop"

@@ -580,6 +580,11 @@ def _node(cpu: int, nodes: dict[int, list[range]]) -> int:
     return next((node for node, spans in nodes.items() if any(cpu in each for each in spans)), -1)
 
 
+def _allowed(known: Topology, mask: MaskReader) -> set[int]:
+    """Return the cpus that the mask allows: all that are known, where there is no mask."""
+    return set(known) if (given := mask()) is None else set(given)
+
+
 def compact(root: str | Path = "/", mask: MaskReader = read_mask) -> list[int]:
     """Return the cpus, neighbours together: a worker of n cpus takes n that follow one another.
 
@@ -597,7 +602,7 @@ def compact(root: str | Path = "/", mask: MaskReader = read_mask) -> list[int]:
         second hyperthreads in the same order, and so on. What only the mask knows comes last, by number.
     """
     known, nodes = topology(root), numa_nodes(root)
-    allowed = set(known) if (given := mask()) is None else set(given)
+    allowed = _allowed(known, mask)
     places: dict[tuple[int, int, int], list[int]] = {}
     for cpu in sorted(allowed.intersection(known)):
         socket, core = known[cpu]
@@ -626,7 +631,7 @@ def socketpacked(root: str | Path = "/", mask: MaskReader = read_mask) -> list[i
         leaves out what is not ours (a batch job on a shared node is given some of the cpus).
     """
     known = topology(root)
-    allowed = set(known) if (given := mask()) is None else set(given)
+    allowed = _allowed(known, mask)
     ordered = _round_robin({cpu: place for cpu, place in known.items() if cpu in allowed})
     # Some containers number the cpus of /proc/cpuinfo afresh: what the mask names does exist.
     return ordered + sorted(allowed.difference(ordered))

@@ -238,7 +238,7 @@ class Link:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end of the work, `timeout` seconds at most; return whether it has come."""
-        return self.wait_until(lambda: False, timeout) and self.results.over
+        return self.wait_until(lambda: False, timeout)
 
     def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait, `timeout` seconds at most, for something or the end of the work; return whether either has come."""

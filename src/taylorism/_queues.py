@@ -563,6 +563,7 @@ class _Parking:
                 leaving.append(entry)  # one at a time: if it starts, who comes next is looked at again
                 return
 
+
 def _skip(heap: list[Any]) -> bool:
     """Drop from the top of a heap who was taken out of the queue; return whether anybody is left."""
     while heap and heap[0][2].gone:
