@@ -38,6 +38,7 @@ LAYERS = {
     "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
         "_blame",
+        "_choice",
         "_court",
         "_crew",
         "_hiring",
@@ -56,7 +57,7 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for modu
 
 #: who may import what is not ours and not of the standard library
 FOREIGN = {
-    "footprints": {"_boss", "_hiring", "_setup", "_worker", "examples", "schedulers"},
+    "footprints": {"_boss", "_choice", "_hiring", "_setup", "_worker", "examples", "schedulers"},
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},
     "bronx": {"_compat"},

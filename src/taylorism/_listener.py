@@ -55,7 +55,6 @@ from taylorism._messages import (
 from taylorism._queues import PendingQueue
 from taylorism._setup import Setup
 from taylorism._upstream import Upstream
-from taylorism.schedulers import queue_of
 
 __all__ = ["serve"]
 
@@ -126,11 +125,10 @@ class Listener:
         shown = setup.maxlenreport if setup.verbose else 0
         measured = bool(getattr(setup.scheduler, "measured", False))
         self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured)
-        queue = queue_of(setup.scheduler)
-        self._ledger = Ledger(setup.policy, queue=queue)
+        self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
-        self._clockless = _is_ours(setup.scheduler if queue is None else queue) and not measured
+        self._clockless = _is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()

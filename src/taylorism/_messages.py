@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "Cancel",
@@ -31,6 +31,8 @@ __all__ = [
     "State",
     "WorkerDone",
     "WorkerFailed",
+    "from_wire",
+    "to_wire",
 ]
 
 
@@ -235,6 +237,41 @@ class Over:
     """
 
     stopped: tuple[str, ...] = ()
+
+
+def to_wire(event: Event) -> object:
+    """Return what is pickled for an event: plain tuples for those of which each worker has some.
+
+    To pickle an instance, or load it, looks up its class by name; in the listener, between two forks, that copies
+    pages.
+    """
+    if isinstance(event, WorkerDone):
+        return tuple(event)
+    if isinstance(event, Movements):
+        return [_flat(move) for move in event.moves]
+    return event
+
+
+def from_wire(head: object) -> object:
+    """Return the event that was sent as `head`."""
+    if isinstance(head, tuple):
+        return WorkerDone(*head)
+    if isinstance(head, list):
+        return Movements(tuple(map(_move, head)))
+    return head
+
+
+def _flat(move: Start | End) -> tuple[Any, ...]:
+    if isinstance(move, Start):
+        return tuple(move)
+    return (*move[:-1], None if move.start is None else tuple(move.start))
+
+
+def _move(flat: tuple[Any, ...]) -> Start | End:
+    if len(flat) == len(Start._fields):
+        return Start._make(flat)
+    *rest, start = flat
+    return End._make((*rest, None if start is None else Start._make(start)))
 
 
 Event = Hello | Movements | WorkerDone | WorkerFailed | Cancelled | Snapshot | Over

@@ -27,6 +27,7 @@ from taylorism._messages import (
     State,
     WorkerDone,
     WorkerFailed,
+    from_wire,
 )
 from taylorism._process import in_words
 from taylorism._signals import ENDING
@@ -183,9 +184,9 @@ class Results:
 
     def note(self, number: int, frame: Frame) -> None:
         """Take in the event of that number."""
-        event = frame.head
-        if isinstance(event, tuple):
-            self._note_report(number, WorkerDone(*event), frame.segments)
+        event = from_wire(frame.head)
+        if isinstance(event, WorkerDone):
+            self._note_report(number, event, frame.segments)
         elif isinstance(event, Movements):
             self._note_movements(event)
         elif isinstance(event, WorkerFailed):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from taylorism import _channel, _process
 from taylorism._channel import Channel, ChannelClosed, Frame
-from taylorism._messages import End, Event, Movements, Start, WorkerDone
+from taylorism._messages import End, Event, Movements, Start, WorkerDone, to_wire
 
 __all__ = ["Upstream"]
 
@@ -70,8 +70,7 @@ class Upstream:
             return
         if not isinstance(event, WorkerDone):
             self._tell_movements()  # they come before what may be the last word on them
-        head = tuple(event) if isinstance(event, WorkerDone) else event
-        self._channel.outflow.push(_channel.encode(head, segments))
+        self._channel.outflow.push(_channel.encode(to_wire(event), segments))
 
     def note(self, move: End | Callable[[], Start | None]) -> None:
         """Have main know of a start or an end, with others that come close upon it, or with a report.
@@ -88,9 +87,10 @@ class Upstream:
 
     def _tell_movements(self) -> None:
         noted, self._moves = self._moves, []
-        moves = [each if isinstance(each, End) else each() for each in noted]
-        if any(moves):
-            self._channel.outflow.push(_channel.encode(Movements(tuple(filter(None, moves)))))
+        told = [each if isinstance(each, End) else each() for each in noted]
+        moves = tuple(each for each in told if each is not None)
+        if moves:
+            self._channel.outflow.push(_channel.encode(to_wire(Movements(moves))))
 
     def flush(self, at_once: bool) -> None:
         """Write what main takes now, and have the loop wait for room for the rest.

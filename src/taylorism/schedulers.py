@@ -976,11 +976,11 @@ class NewSingleOpenFileScheduler(NewMaxThreadsScheduler):
 
 def queue_of(scheduler: Any) -> PendingQueue | None:
     """Return a queue of a scheduler that has one, unless its `launchable` was overridden below it."""
-    kind, own = type(scheduler), vars(scheduler)
+    kind, own = type(scheduler), getattr(scheduler, "__dict__", ())
     if kind.__module__ == __name__ and hasattr(kind, "queue") and "launchable" not in own:
         made: PendingQueue | None = scheduler.queue()  # nearly always: nothing to look for
         return made
-    ask, make = scheduler.launchable, getattr(scheduler, "queue", None)
+    ask, make = getattr(scheduler, "launchable", None), getattr(scheduler, "queue", None)
     owner = getattr(make, "__self__", None)
     if make is None or not isinstance(owner, BaseScheduler) or getattr(ask, "__self__", None) is not owner:
         return None
