@@ -95,6 +95,10 @@ class Boss:
         What happens to a worker that declares its `memory` and is seen to use more than 1.2 times that, with all
         that it has started: a warning in the log; or it is stopped, has failed with `MemoryExceeded`, and is tried
         again with 1.5 times the memory, within `max_trials`.
+    max_tasks_per_child : int, optional
+        Workers that a process runs one after the other before another takes its place; None for any number. Worth
+        it where a task takes less than some tens of milliseconds. What a task changes in its process is there for
+        the next one, but for the working directory and the environment.
 
     Raises
     ------
@@ -136,6 +140,7 @@ class Boss:
         log_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,
         memory_guard: str | None = None,
+        max_tasks_per_child: int | None = 1,
     ) -> None:
         policy = checked_policy(
             on_error=on_error,
@@ -146,6 +151,7 @@ class Boss:
             log_dir=log_dir,
             progress=progress,
             memory_guard=memory_guard,
+            max_tasks_per_child=max_tasks_per_child,
         )
         if scheduler is None:
             scheduler = _default_scheduler(_width())

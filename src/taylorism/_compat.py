@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import logging
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bronx.fancies import loggers as _bronx_loggers
@@ -25,10 +26,13 @@ __all__ = [
     "SignalInterruptError",
     "announce_logger",
     "become_multiprocessing_child",
+    "environment",
     "forget_multiprocessing_child",
     "handled_signals",
     "leave_multiprocessing_child",
+    "handlers",
     "log_handlers",
+    "set_environment",
     "set_handler",
 ]
 
@@ -53,6 +57,11 @@ def set_handler(signum: int, handler: Callable[..., object] | None = None) -> No
     _signal.signal(signum, _signal.SIG_DFL if handler is None else handler)
 
 
+def handlers(signums: Iterable[int]) -> list[Any]:
+    """Return the handlers of some signals."""
+    return [_signal.getsignal(signum) for signum in signums]
+
+
 def handled_signals() -> list[int]:
     """Return the signals for which a Python function is called."""
     return [signum for signum in range(1, _signal.NSIG) if callable(_signal.getsignal(signum))]
@@ -61,6 +70,21 @@ def handled_signals() -> list[int]:
 def log_handlers() -> list[logging.Handler]:
     """Return all the handlers of `logging` that exist, without walking through all the loggers."""
     return [handler for each in logging._handlerList if (handler := each()) is not None]  # type: ignore[attr-defined]
+
+
+def environment() -> dict[Any, Any]:
+    """Return the environment as it is encoded: to compare it takes a fifteenth of a copy of `os.environ`."""
+    data: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
+    return data
+
+
+def set_environment(wanted: dict[Any, Any]) -> None:
+    """Change the environment to `wanted`, encoded as `environment` is."""
+    for name in environment().keys() - wanted.keys():
+        del os.environb[name]
+    for name, value in wanted.items():
+        if environment().get(name) != value:
+            os.environb[name] = value
 
 
 def become_multiprocessing_child() -> None:

@@ -115,6 +115,13 @@ class Court:
         member.concluded = True
         self._upstream.note(_end(member, verdict, start))
 
+    def hand_back(self, member: Member) -> None:
+        """Have a set queued again that a process was given, and had not begun when it died."""
+        start, job = member.start(), member.job
+        job.trials -= 1
+        self._ledger.give_back([job])
+        self._upstream.note(_end(member, State.PENDING, start))
+
     def settle(self, job: Job, state: str) -> None:
         """Have main know of the state of a set of instructions that has no process."""
         end = End(job.number, state, time.time(), unknown="it had no process then", trials=job.trials)
@@ -129,7 +136,7 @@ class Court:
         failure, packed = self._charge_of(member)
         if self._crew.stopping and not member.spoke_first:
             return self._interrupted(failure)
-        again = not self._stopped_for_memory(member) or self._allow_more(member)
+        again = not member.hopeless and (not self._stopped_for_memory(member) or self._allow_more(member))
         return self._judge(member.job, failure, packed, member.worker, again)
 
     def _stopped_for_memory(self, member: Member) -> bool:
@@ -210,5 +217,6 @@ def _end(member: Member, verdict: str, start: Start) -> End:
     """Return what became of a worker's set of instructions, and what it used."""
     usage, rusage = member.usage, member.usage.rusage
     user, system = (None, None) if rusage is None else (rusage.ru_utime, rusage.ru_stime)
-    used = (member.process.exitcode, user, system, usage.peak, usage.unknown)
+    exitcode = member.process.exitcode if member.process.noted else None  # never asked for: that would reap it
+    used = (exitcode, user, system, usage.peak, usage.unknown)
     return End(member.job.number, verdict, time.time(), *used, start.trials, start)

@@ -19,26 +19,27 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _logs, _oom, _streams, _tree
+from taylorism import _child, _instructions, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
-from taylorism._errors import TaylorismError
+from taylorism._errors import InstructionsNotPicklable, TaylorismError
+from taylorism._hands import LINGER, Hand, Hands
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
-from taylorism._messages import Outcome, Start, State
+from taylorism._messages import Done, Notice, Outcome, Start, State
 from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
+from taylorism._series import Series
+from taylorism._shares import given_share
 from taylorism._usage import Baseline, Lookout, Usage
+from taylorism._worker import Worker
 
 __all__ = ["Crew", "Member"]
-
-#: seconds for which a process may live on after its report: threads and children that it waits for
-LINGER = 5.0
 
 #: seconds from the first start to the first look at the kernel's count of its kills: not in the way of short ones
 _LATER = 0.05
@@ -46,6 +47,7 @@ _LATER = 0.05
 TOLERANCE = 1.2
 
 _NEVER = float("inf")
+_NOTHING: dict[str, Any] = {}
 
 
 @dataclass(eq=False)
@@ -80,6 +82,8 @@ class Member:
         The state that it ends in, once that is known.
     concluded : bool
         Whether main is being told of its end.
+    hand : Hand or None
+        Its process, where that runs several workers.
     """
 
     name: str
@@ -103,6 +107,15 @@ class Member:
     out_of_memory: bool = False
     verdict: str = ""
     concluded: bool = False
+    hand: Hand | None = None
+
+    def note_end(self, status: int, rusage: Any) -> None:
+        """Take the wait status of its process, and what that used."""
+        if self.hand is None:
+            self.usage.rusage = rusage
+        else:
+            self.usage.take(*self.hand.rest_of(rusage))
+        self.process.note_end(status)
 
     def start(self) -> Start:
         """Return what is told of its start."""
@@ -114,9 +127,24 @@ class Member:
         return None if self.concluded else self.start()
 
     @property
+    def hopeless(self) -> bool:
+        """Whether it says that another trial would only fail again."""
+        return self.notice is not None and isinstance(self.notice.head, Notice) and self.notice.head.hopeless
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether its process ended before it was begun there."""
+        return self.hand is not None and self.hand.unbegun > 0 and not (self.notice or self.sentence)
+
+    @property
     def gone(self) -> bool:
         """Whether its end has been noted, and nothing is left that has to go with it."""
         return self.process.noted and (self.ladder is None or self.ladder.at_the_end)
+
+    @property
+    def stays(self) -> bool:
+        """Whether its process goes on after its report."""
+        return self.notice is not None and isinstance(self.notice.head, Done) and self.notice.head.stays
 
     @property
     def succeeded(self) -> bool:
@@ -139,6 +167,8 @@ class Crew:
         What the caller wants on failure, time and output.
     watchful : bool
         Whether the scheduler counts the memory that workers are seen to use.
+    shared : mapping
+        Instructions that are not copied, for the processes that run several workers.
     """
 
     def __init__(
@@ -148,7 +178,10 @@ class Crew:
         shown: int,
         policy: Policy,
         watchful: bool = False,
+        shared: Mapping[str, Any] = _NOTHING,
     ) -> None:
+        self._shared = shared
+        self._hands = Hands(policy.max_tasks_per_child, poller)
         self._poller = poller
         self._forget = forget
         self._shown = shown
@@ -181,56 +214,105 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
+        share = given_share(worker) if self._may_stay(worker) else None
+        member = None if share is None else self._hand_over(worker, job, share)
+        if member is None:
+            member = self._fork(worker, job, share)
+        self._welcome(member, seconds)
+        return member
+
+    def _may_stay(self, worker: Any) -> bool:
+        """Whether the process of a worker may run others, and that of another may run it."""
+        return self._policy.reuses and type(worker).work is Worker.work
+
+    def _hand_over(self, worker: Any, job: Job, share: int) -> Member | None:
+        """Have a process that is there run a worker; None where there is none, or it cannot be told."""
+        hand = self._hands.free(share)
+        if hand is None:
+            return None
+        try:
+            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
+        except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
+            packed = None
+        if packed is None or not self._hands.give(hand, worker.name, packed):
+            self._hands.rest(hand)
+            return None
+        worker._process = hand.process
+        return self._member(worker, job, hand.process, hand.inflow, hand)
+
+    def _fork(self, worker: Any, job: Job, share: int | None) -> Member:
+        """Start a process for a worker; with a share, others may follow it there."""
         _streams.flush_quietly()  # or the child would say again what a constructor has printed
         reader, writer = map(above_stdio, os.pipe())
+        hand = None
         try:
-            member = self._engage(worker, job, reader, writer)
+            hand = None if share is None else self._hands.prepare(writer, share)
+            member = self._engage(worker, job, reader, writer, hand)
             worker.work()
-            self._welcome(member, seconds)
+            self._check_process(member)
+            if hand is not None:
+                self._hands.engage(hand, member.process, member.inflow)
         except BaseException:
             os.close(reader)
+            if hand is not None:
+                self._hands.discard(hand)
             raise
         finally:
             os.close(writer)
         return member
 
-    def _engage(self, worker: Any, job: Job, reader: int, writer: int) -> Member:
+    def _engage(self, worker: Any, job: Job, reader: int, writer: int, hand: Hand | None) -> Member:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
         os.set_blocking(reader, False)
         worker.messenger = _child.NoticePipe(writer, self._shown)
         token = _token(reader) if self._policy.sees_to_one else ""
-        process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
+        process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid(), hand))
         worker._process = process
+        return self._member(worker, job, process, Inflow(reader), hand, token)
+
+    def _member(
+        self, worker: Any, job: Job, process: Any, inflow: Inflow, hand: Hand | None, token: str = ""
+    ) -> Member:
+        if not token and self._policy.sees_to_one:
+            token = _token(inflow.fd)
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         self._lookout.welcome()
-        return Member(worker.name, worker, job, process, Inflow(reader), usage, token, logged, started=time.time())
+        return Member(
+            worker.name, worker, job, process, inflow, usage, token, logged, started=time.time(), hand=hand
+        )
 
     def _log_sizes(self, worker: Any) -> tuple[int, int]:
         directory = self._policy.log_dir
         return (0, 0) if directory is None else _logs.sizes(directory, worker.name)
 
-    def _welcome(self, member: Member, seconds: float | None) -> None:
+    def _check_process(self, member: Member) -> None:
         member.process = member.worker._process  # a `work` of the user's may have put another there
         if member.process.pid is None:
             raise TaylorismError(f"the work() of {type(member.worker).__name__} started no process.")
+
+    def _welcome(self, member: Member, seconds: float | None) -> None:
         self._poller.register(member.inflow.fd, select.POLLIN)
         self._by_pipe[member.inflow.fd] = member
-        self._members[member.process.pid] = member
+        self._members[member.process.pid or 0] = member
         if self._oom_kills is None and self._chore_at == _NEVER:
             self._chore_at = time.monotonic() + _LATER
         if seconds is not None:
             member.seconds, member.deadline = seconds, time.monotonic() + seconds
 
-    def _in_child(self, worker: Any, reader: int, token: str, listener: int) -> None:
+    def _in_child(self, worker: Any, reader: int, token: str, listener: int, hand: Hand | None) -> None:
         _tree.die_with_parent(listener)
         if token:
             _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
-        for pipe in self._by_pipe:
+        for pipe in {*self._by_pipe, *self._hands.pipes()}:
             os.close(pipe)
         self._forget()
-        _child.run(worker, self._policy.log_dir)
+        self._hands.forget(hand)
+        if hand is None:
+            _child.run(worker, self._policy.log_dir)
+        else:
+            Series(hand.desk, self._shared, self._shown, self._policy.log_dir).live(worker)
 
     # -- notices and deaths ---------------------------------------------------------------------------
 
@@ -243,15 +325,34 @@ class Crew:
         if member.inflow.fd < 0:
             return None
         member.inflow.pull(to_the_end=dead)
-        notice = member.inflow.ready.pop(0, None)
+        notice = _first(member.inflow.ready)
         if notice is not None:
             member.notice = notice
             member.deadline = _NEVER
+        if member.stays:
+            return notice
+        if notice is not None:
             member.leave_by = time.monotonic() + LINGER
             self._lingering.append(member)
         if notice is not None or member.inflow.ended:
             self._hang_up(member)
         return notice
+
+    def release(self, member: Member) -> None:
+        """Note that a worker has done, whose process goes on."""
+        assert member.hand is not None
+        assert member.notice is not None
+        self._poller.unregister(member.inflow.fd)
+        del self._by_pipe[member.inflow.fd]
+        del self._members[member.process.pid or 0]
+        member.usage.take(*member.hand.used(member.notice.head))
+        if member.token:
+            self._see_to_orphans(member)
+        self._hands.rest(member.hand)
+
+    def supply(self, ready: Iterable[int]) -> None:
+        """Send the rest of their orders to those that had no room for them."""
+        self._hands.supply(ready)
 
     def _hang_up(self, member: Member) -> None:
         pipe, member.inflow.fd = member.inflow.fd, -1
@@ -268,8 +369,9 @@ class Crew:
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
                 self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
-                self._members[pid].usage.rusage = rusage
-                self._members[pid].process.note_end(status)
+                self._members[pid].note_end(status, rusage)
+            else:
+                self._hands.gone(pid)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
 
@@ -298,6 +400,7 @@ class Crew:
 
     def _remove(self, member: Member) -> None:
         del self._members[member.process.pid or 0]
+        self._hands.gone(member.process.pid or 0)
         if member.ladder is not None:
             self._alone.remove(member.ladder)
 
@@ -375,14 +478,18 @@ class Crew:
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
-        if self._members:
+        if self._members or self._hands:
             return False
         return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
+
+    def retire(self) -> None:
+        """Send away the processes that have nothing to do."""
+        self._hands.retire()
 
     @property
     def next_deadline(self) -> float:
         """When `enforce` or `overdue` has something to do, on the monotonic clock."""
-        due = min(self._lookout.next_look, self._chore_at)
+        due = min(self._lookout.next_look, self._chore_at, self._hands.next_deadline)
         if self._lingering:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
@@ -398,6 +505,7 @@ class Crew:
         now = time.monotonic()
         while self._lingering and self._lingering[0].leave_by <= now:
             self._lingering.pop(0).process.kill()
+        self._hands.enforce(now)
         for ladder in self._ladders:
             ladder.descend(now)
         if self._chore_at <= now:
@@ -437,6 +545,14 @@ class Crew:
 def _guarded(member: Member) -> bool:
     """Whether a worker is at its task, and has said how much memory that takes."""
     return bool(member.worker.memory) and not (member.sentence or member.notice or member.process.noted)
+
+
+def _first(ready: dict[int, Frame]) -> Frame | None:
+    """Take the first frame that has come."""
+    if not ready:
+        return None
+    frame = ready.pop(min(ready))
+    return frame._replace(head=Done(*frame.head)) if isinstance(frame.head, tuple) else frame
 
 
 def _token(pipe: int) -> str:

@@ -12,9 +12,12 @@ from typing import Any
 import footprints
 
 from taylorism._choice import Choices
-from taylorism._errors import NoAdequateWorker, TaylorismError, quote
+from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
 
-__all__ = ["hire", "tell_instructions"]
+__all__ = ["HOPELESS", "hire", "tell_instructions"]
+
+#: what another trial would only say again
+HOPELESS = (NoAdequateWorker, DuplicateName, BadOption)
 
 #: characters of one attribute in the list of the instructions of a guilty worker
 _SHOWN = 10_000

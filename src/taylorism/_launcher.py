@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from taylorism import _blame, _errors, _hiring
+from taylorism import _blame, _hiring
 from taylorism._court import Court
 from taylorism._crew import Crew
 from taylorism._ledger import Flow, Job, Ledger
@@ -24,8 +24,6 @@ __all__ = ["Launcher"]
 #: workers that are hired before the first of them is started: after each fork, a hire copies the pages that it
 #: looks at, so that the first hire of a turn costs several times what the others do
 TOGETHER = 8
-#: what another trial would only say again
-_HOPELESS = (_errors.NoAdequateWorker, _errors.DuplicateName, _errors.BadOption)
 
 
 class _Hired(NamedTuple):
@@ -94,7 +92,7 @@ class Launcher:
                 hired.append(self._hire_one(job))
             except BaseException as error:
                 job.trials += 1
-                self._court.charge_job(job, error, again=not isinstance(error, _HOPELESS))
+                self._court.charge_job(job, error, again=not isinstance(error, _hiring.HOPELESS))
         return hired
 
     def _hire_one(self, job: Job) -> _Hired:

@@ -124,7 +124,7 @@ class Listener:
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
         measured = bool(getattr(setup.scheduler, "measured", False))
-        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured)
+        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured, setup.shared)
         self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
@@ -275,6 +275,7 @@ class Listener:
     # -- notices and deaths ---------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
+        self._crew.supply(self._ready)
         for member in self._crew.heard(self._ready):
             self._listen_to(member)
 
@@ -284,6 +285,8 @@ class Listener:
             return  # what a worker says when it has had its time, or was cancelled, comes too late
         if member.succeeded:
             self._note_report(member, notice)
+            if member.stays and not dead:
+                self._release(member)
         else:
             member.spoke_first = not self._crew.stopping
             self._unless_main_decides(member, self._court.charge_at_once)
@@ -294,6 +297,13 @@ class Listener:
         if not self._clockless and self._ledger.queue is None:
             self._ledger.done(member.name, _opened(notice))
         self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
+
+    def _release(self, member: Member) -> None:
+        """Have a worker that has done make room, whose process goes on."""
+        self._crew.release(member)
+        self._ledger.left(member.name)
+        self._news, self._launcher.crowded = True, False
+        self._court.conclude(member)
 
     def _note_the_dead(self) -> None:
         for member in self._crew.reap() if self._signals.child_ended() or self._crew.winding_up else ():
@@ -306,7 +316,9 @@ class Listener:
     def _let_go(self, member: Member) -> None:
         self._ledger.left(member.name)
         self._news, self._launcher.crowded = True, False
-        if member.succeeded:
+        if member.unbegun and not self._crew.stopping:
+            self._court.hand_back(member)
+        elif member.succeeded:
             self._court.conclude(member)
         else:
             self._unless_main_decides(member, self._court.conclude)
@@ -383,6 +395,8 @@ class Listener:
 
     def _report_the_end(self) -> None:
         settled = self._ledger.over and not self._held and not self._cancelling
+        if settled and self._setup.policy.reuses:
+            self._crew.retire()
         over = settled and self._crew.all_gone and self._signals.quiet
         if over and not self._finished:
             self._tell_over()

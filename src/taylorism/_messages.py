@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "Cancel",
     "Cancelled",
+    "Done",
     "End",
     "Event",
     "Failure",
@@ -118,11 +119,39 @@ class Notice:
     """Notice of a worker: how its task ended.
 
     Segments: the pickled report and its large buffers, or the packed exception.
+
+    Attributes
+    ----------
+    hopeless : bool
+        Whether another trial would only fail again.
     """
 
     outcome: Outcome
     text: str = ""
     failure: Failure | None = None
+    hopeless: bool = False
+
+
+class Done(NamedTuple):
+    """Notice of a worker whose process may have others to run: its task ended well. Segments: as in `Notice`.
+
+    `began` and `ended` in seconds since the epoch, `user` and `system` in seconds of processor time, `peak` in KiB,
+    of the process so far.
+    """
+
+    stays: bool
+    name: str
+    began: float
+    ended: float
+    user: float
+    system: float
+    peak: int
+    text: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """See `Notice`."""
+        return Outcome.REPORT
 
 
 @dataclass(frozen=True)

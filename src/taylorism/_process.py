@@ -128,6 +128,7 @@ class ForkedProcess:
         self._exitcode: int | None = None
         self._waited: list[tuple[int, int]] = []
         self._forked: list[int] = []
+        self._kept = False
 
     @property
     def pid(self) -> int | None:
@@ -226,9 +227,13 @@ class ForkedProcess:
         if not self._waited and self._exitcode is None:
             self._exitcode = 0  # main ignores SIGCHLD, or has reaped it: it is gone, and we cannot know how
 
+    def keep(self) -> None:
+        """Have it live on when what was started by it is let go of: it has others to run."""
+        self._kept = True
+
     def dispose(self) -> None:
         """Let go of it: one that has not ended within a moment is ended."""
-        if self.pid is None or self._exitcode is not None:
+        if self.pid is None or self._exitcode is not None or self._kept:
             return
         for end in (self.terminate, self.kill):
             self.join(_MOMENT)

@@ -9,7 +9,7 @@ from typing import Any
 
 from taylorism import _caps, _cpus
 
-__all__ = ["CpuShare", "Granted", "share_of"]
+__all__ = ["CpuShare", "Granted", "given_share", "share_of"]
 
 
 class Granted(int):
@@ -49,3 +49,8 @@ def share_of(worker: Any) -> CpuShare:
         if isinstance(hook, CpuShare):
             return hook
     return CpuShare(int(getattr(worker, "ncpus", None) or 1))
+
+
+def given_share(worker: Any) -> int:
+    """Return how many cpus the scheduler gives to a worker; 0 where it does not say."""
+    return next((hook.ncpus for hook in worker.scheduler_hooks or () if isinstance(hook, CpuShare)), 0)
