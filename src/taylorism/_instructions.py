@@ -2,6 +2,9 @@
 
 The common part is pickled once for all the sets of a call, each individual part by itself: a large common value is
 sent and held once, and a set that cannot be rebuilt in the listener is charged to that set alone.
+
+A shared array among them is sent as a handle on its memory, never as its values: what a worker writes to it would
+be lost. Who sends keeps the memory until the work is done, because main may let go of the array meanwhile.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from taylorism._errors import BadInstructions, InstructionsNotPicklable, UnequalLengths, describe
+from taylorism._handles import by_handle
 
-__all__ = ["check_names", "deal", "gathered", "pack", "pack_one", "unpack", "unpack_common"]
+__all__ = ["Packed", "check_names", "deal", "gathered", "pack", "pack_one", "unpack", "unpack_common"]
 
 
 def gathered(individual: Any) -> list[dict[str, Any]]:
@@ -86,7 +90,19 @@ def check_names(instructions: Any, which: str) -> None:
             )
 
 
-def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> list[bytes]:
+class Packed(list[bytes]):
+    """The pickles of the common part and of each set.
+
+    Attributes
+    ----------
+    handed : list of object
+        The shared memory that they have handles on, to be kept while it may be looked for.
+    """
+
+    handed: list[object]
+
+
+def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> Packed:
     """Pickle the common part, then each set.
 
     Raises
@@ -94,10 +110,13 @@ def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> list[byte
     InstructionsNotPicklable
         Names the attribute and the cause.
     """
-    return [pack_one(dict(common), "common"), *map(pack_one, sets)]
+    with by_handle() as handed:
+        packed = Packed([_pickled(dict(common), "common"), *map(_pickled, sets)])
+    packed.handed = handed
+    return packed
 
 
-def pack_one(instructions: dict[str, Any], which: str = "individual") -> bytes:
+def pack_one(instructions: dict[str, Any]) -> bytes:
     """Pickle one dict of instructions.
 
     Raises
@@ -105,6 +124,11 @@ def pack_one(instructions: dict[str, Any], which: str = "individual") -> bytes:
     InstructionsNotPicklable
         Names the attribute and the cause.
     """
+    with by_handle():
+        return _pickled(instructions)
+
+
+def _pickled(instructions: dict[str, Any], which: str = "individual") -> bytes:
     try:
         return pickle.dumps(instructions, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as trouble:
