@@ -25,9 +25,11 @@ import gc
 import logging
 import math
 import os
+import pathlib  # noqa: F401 - see below
 import select
 import signal
 import time
+import uuid  # noqa: F401 - see below
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -58,6 +60,9 @@ from taylorism._upstream import Upstream
 from taylorism.schedulers import queue_of
 
 __all__ = ["serve"]
+
+# The listener and its workers import nothing after the fork. So what other modules import only when they need it,
+# and may need there, is imported here: `_cpus` paths, Workers their names. Main imports us with its first Boss.
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05
