@@ -224,6 +224,21 @@ def test_an_array_that_main_has_let_go_of():
     assert mapped_by("self") == ours
 
 
+def test_each_set_keeps_its_own_memory():
+    """What has been done lets go of its array while the others of its call wait."""
+    ours = mapped_by("self")
+    boss = taylorism.Boss(scheduler=slots(1))
+    boss.set_instructions({"deed": "write_shared"}, {"value": [SharedNumpyArray(np.zeros(2)) for _ in range(3)]})
+    all_of_it = mapped_by("self")
+    boss.cancel(0)
+    boss.status()
+    assert ours < mapped_by("self") < all_of_it
+    boss.stop_them_working()
+    boss.wait_till_finished()
+    del boss
+    assert mapped_by("self") == ours
+
+
 def test_pending_sets_come_back_with_their_array():
     """What never ran is in the report with the very memory, not a copy of its values."""
     array = SharedNumpyArray(np.zeros(2))

@@ -95,11 +95,13 @@ class Packed(list[bytes]):
 
     Attributes
     ----------
-    handed : list of object
-        The shared memory that they have handles on, to be kept while it may be looked for.
+    handed : dict of int to tuple of object
+        The shared memory that a pickle has handles on, to be kept while it may be looked for, by its place.
     """
 
-    handed: list[object]
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed: dict[int, tuple[object, ...]] = {}
 
 
 def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> Packed:
@@ -110,9 +112,14 @@ def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> Packed:
     InstructionsNotPicklable
         Names the attribute and the cause.
     """
+    packed, which = Packed(), "common"
     with by_handle() as handed:
-        packed = Packed([_pickled(dict(common), "common"), *map(_pickled, sets)])
-    packed.handed = handed
+        for instructions in (dict(common), *sets):
+            packed.append(_pickled(instructions, which))
+            which = "individual"
+            if handed:
+                packed.handed[len(packed) - 1] = tuple(handed)
+                handed.clear()
     return packed
 
 

@@ -133,7 +133,7 @@ class Results:
         self._in: dict[str, dict[int, None]] = {state: {} for state in _STATES}
         self._owners: dict[str, int] = {}
         self._open: dict[int, None] = {}
-        self._held: dict[int, Sequence[object]] = {}
+        self._held: dict[int, tuple[object, ...]] = {}
 
     # -- what was ordered -----------------------------------------------------------------------------
 
@@ -145,10 +145,16 @@ class Results:
             if isinstance(name, str) and "[" not in name:
                 self._call(view, name)
 
-    def hold(self, numbers: Iterable[int], handed: Sequence[object]) -> None:
-        """Keep the memory that sets have handles on until they are settled: main may have let go of it."""
-        if handed and not self.over:
-            self._held.update(dict.fromkeys(numbers, handed))
+    def hold(self, numbers: Iterable[int], handed: Mapping[int, tuple[object, ...]]) -> None:
+        """Keep the memory that sets have handles on until they are settled: main may have let go of it.
+
+        By their place in the order, as `_instructions.Packed` has it: the common part is first.
+        """
+        if not handed or self.over:
+            return
+        for place, number in enumerate(numbers, 1):
+            if kept := handed.get(0, ()) + handed.get(place, ()):
+                self._held[number] = kept
 
     def _view(self, number: int) -> View:
         """Return what is known of a set; nothing may be, where a handler raised while it was ordered."""
