@@ -24,6 +24,7 @@ LAYERS = {
         "_exits",
         "_forest",
         "_gates",
+        "_handles",
         "_logs",
         "_memory",
         "_oom",

@@ -909,6 +909,25 @@ class Scheduler:
         return self.decide(pending_instructions, workers, report)
 
 
+@deed
+def write_shared(value: Any, worker: Any) -> Any:
+    """Write an element of a shared array, wherever in the value it is."""
+    array = value["array"] if isinstance(value, dict) else value
+    assert type(array).__name__ == "SharedNumpyArray"
+    with array.get_lock():
+        array[int(worker.memory)] += worker.memory
+    return array
+
+
+@deed
+def fail_once(value: Any, worker: Any) -> Any:
+    """Fail the first time, which the shared array remembers."""
+    value[0] += 1
+    if value[0] == 1:
+        raise RuntimeError("the first time")
+    return value.tolist()
+
+
 # ---------------------------------------------------------------------------------------------------------
 # objects that are hard to carry
 # ---------------------------------------------------------------------------------------------------------

@@ -17,12 +17,22 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from bronx.fancies import loggers as _bronx_loggers
-from bronx.system.interrupt import SignalInterruptError as SignalInterruptError
+
+try:
+    from _pickle import PicklingError as PicklingError  # `pickle` itself would take a tenth of our import
+except ImportError:  # an interpreter without the one in C
+    from pickle import PicklingError as PicklingError
+
+TYPE_CHECKING = False  # without `typing`, a fourth of the time of our import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bronx.system.interrupt import SignalInterruptError as SignalInterruptError
 
 __all__ = [
+    "PicklingError",
     "SignalInterruptError",
     "announce_logger",
     "become_multiprocessing_child",
@@ -36,6 +46,14 @@ __all__ = [
     "set_handler",
 ]
 
+def __getattr__(name: str) -> Any:
+    """Import the exception when it is asked for: `signal` comes with it."""
+    if name != "SignalInterruptError":
+        raise AttributeError(name)
+    from bronx.system.interrupt import SignalInterruptError
+
+    globals()[name] = SignalInterruptError
+    return SignalInterruptError
 
 
 def announce_logger(logger: logging.Logger) -> None:

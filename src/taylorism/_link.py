@@ -151,6 +151,7 @@ class Link:
         numbers = list(itertools.islice(self._numbers, len(sets)))
         assert numbers[-1] - numbers[0] == len(sets) - 1
         self._check_process()
+        self.results.hold(numbers, getattr(packed, "handed", {}))
         # Sent, then expected: if a handler raises between the two, nothing is waited for that nobody knows of.
         self._push(NewSets(range(numbers[0], numbers[-1] + 1)), packed)
         self.results.expect(numbers, ({**common, **one} for one in sets), time.time())

@@ -25,6 +25,7 @@ import gc
 import logging
 import math
 import os
+import pathlib  # noqa: F401 - see below
 import select
 import signal
 import time
@@ -57,6 +58,9 @@ from taylorism._setup import Setup
 from taylorism._upstream import Upstream
 
 __all__ = ["serve"]
+
+# The listener and its workers import nothing after the fork. So what other modules import only when they need it,
+# and may need there, is imported here: `_cpus` its paths. Main imports us with its first Boss.
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05

@@ -134,6 +134,7 @@ class Results:
         self._in: dict[str, dict[int, None]] = {state: {} for state in _STATES}
         self._owners: dict[str, int] = {}
         self._open: dict[int, None] = {}
+        self._held: dict[int, tuple[object, ...]] = {}
 
     # -- what was ordered -----------------------------------------------------------------------------
 
@@ -144,6 +145,17 @@ class Results:
             view.expected, view.submitted = _seconds(instructions), now
             if isinstance(name, str) and "[" not in name:
                 self._call(view, name)
+
+    def hold(self, numbers: Iterable[int], handed: Mapping[int, tuple[object, ...]]) -> None:
+        """Keep the memory that sets have handles on until they are settled: main may have let go of it.
+
+        By their place in the order, as `_instructions.Packed` has it: the common part is first.
+        """
+        if not handed or self.over:
+            return
+        for place, number in enumerate(numbers, 1):
+            if kept := handed.get(0, ()) + handed.get(place, ()):
+                self._held[number] = kept
 
     def _view(self, number: int) -> View:
         """Return what is known of a set; nothing may be, where a handler raised while it was ordered."""
@@ -200,7 +212,11 @@ class Results:
         elif isinstance(event, Over):
             self._stopped = event.stopped
             self._pending = [_set(packed) for packed in frame.segments]
-            self.over = True
+            self._finish()
+
+    def _finish(self) -> None:
+        self.over = True
+        self._held.clear()
 
     def _note_report(self, number: int, event: WorkerDone, segments: Sequence[Any]) -> None:
         """Open a report; one that does not open is a failure of its worker."""
@@ -252,6 +268,7 @@ class Results:
                 self._in[other].pop(number, None)
         if state not in _UNSETTLED:
             self._open.pop(number, None)
+            self._held.pop(number, None)
 
     def _note_failure(self, event: WorkerFailed, packed: Any) -> None:
         failure = event.failure
@@ -268,7 +285,7 @@ class Results:
 
     def listener_died(self, exitcode: int | None) -> None:
         """Note that nothing more will come, though the work was not over."""
-        self.over = True
+        self._finish()
         if exitcode is not None and -exitcode in ENDING:
             # It was told to end before it had learnt to do so in good order.
             error: BaseException = SignalInterruptError(f"Signal {-exitcode:d} was caught.")
