@@ -12,6 +12,7 @@ standard library. They are tested on each Python version that is supported.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _socket
 import logging
 import sys
 import threading
@@ -30,8 +31,14 @@ __all__ = [
     "leave_multiprocessing_child",
     "log_handlers",
     "set_handler",
+    "set_mask",
+    "socketpair",
 ]
 
+#: `signal.pthread_sigmask` without the function of Python around it, as whose body begins a handler may raise
+set_mask: Any = _signal.pthread_sigmask
+#: `socket.socketpair` takes the descriptors out of two sockets and makes others: a handler may raise in between
+socketpair = _socket.socketpair
 
 
 def announce_logger(logger: logging.Logger) -> None:
