@@ -569,6 +569,18 @@ def leave_a_program(value: str, worker: Any) -> int:
 
 
 @deed
+def leave_a_deaf_program(value: str, worker: Any) -> None:
+    """Wait beside a program that ignores what asks it to end."""
+    with subprocess.Popen(["sh", "-c", f"trap '' INT TERM; echo $$ > {value}/program.pid; sleep 60"]) as program:
+        pid_in(Path(value) / "program.pid")
+        try:
+            write_pid(Path(value) / f"{worker.name}.pid")
+            time.sleep(60)
+        finally:
+            program.returncode = 0  # it is not waited for
+
+
+@deed
 def daemonize(value: str, worker: Any) -> str:
     """Leave a double-forked daemon that waits for `value`/release with all our descriptors open."""
     place = Path(value)

@@ -176,6 +176,7 @@ class Boss:
         forget.atexit = False  # the exit has a way of its own: `_exits`
         # It must not outlive the tie: it would keep the results, with a traceback whose frames hold this Boss.
         self._link.on_close = forget.detach
+        self._link.start(self)  # last: from its return on, this Boss is somebody's, or forgotten
 
     # -- orders ---------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from taylorism._descriptors import above_stdio
+from taylorism import _compat
 
 __all__ = [
     "Channel",
@@ -337,12 +337,12 @@ class Outflow:
     ----------
     fd : int
         The descriptor.
-    sock : socket.socket, optional
+    sock : socket, optional
         The socket that it belongs to. It is then written to without SIGPIPE, which scripts give back its
         default, to end with the reader of their output.
     """
 
-    def __init__(self, fd: int, sock: socket.socket | None = None) -> None:
+    def __init__(self, fd: int, sock: socket.SocketType | None = None) -> None:
         self.fd = fd
         self._sock = sock
         self._waiting: deque[list[Any]] = deque()
@@ -427,23 +427,38 @@ def _widen(fd: int) -> None:
 
 
 class Channel:
-    """One end of a two-way stream of frames; never blocks."""
+    """One end of a two-way stream of frames; never blocks.
 
-    def __init__(self, sock: socket.socket) -> None:
-        fd = above_stdio(sock.detach())
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
-        self._sock.setblocking(False)
-        if hasattr(socket, "SO_NOSIGPIPE"):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
-        self.fd = fd
-        self.inflow = Inflow(fd)
-        self.outflow = Outflow(fd, self._sock)
+    Parameters
+    ----------
+    sock : socket, optional
+        A socket that is handed over; without one, this end is closed.
+    """
+
+    def __init__(self, sock: socket.SocketType | None = None) -> None:
+        self._sock = sock if sock is None else _above_stdio([sock], 0)
+        self.fd = -1 if self._sock is None else self._sock.fileno()
+        self.inflow = Inflow(self.fd)
+        self.outflow = Outflow(self.fd, self._sock)
+        if self._sock is not None:
+            self._sock.setblocking(False)
+            if hasattr(socket, "SO_NOSIGPIPE"):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
 
     @classmethod
-    def pair(cls) -> tuple[Channel, Channel]:
-        """Return the two ends of a new channel."""
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return cls(one), cls(other)
+    def pair(cls, noted: list[socket.SocketType] | None = None) -> tuple[Channel, Channel]:
+        """Return the two ends of a new channel.
+
+        Parameters
+        ----------
+        noted : list, optional
+            All sockets are added here in the instant in which they are made: a signal handler may raise before the
+            ends are returned. To close one twice does no harm.
+        """
+        socks: list[socket.SocketType] = [] if noted is None else noted
+        pairs = itertools.starmap(_compat.socketpair, ((socket.AF_UNIX, socket.SOCK_STREAM),))
+        socks.extend(itertools.chain.from_iterable(pairs))  # one call into C: see the head of this module
+        return cls(_above_stdio(socks, 0)), cls(_above_stdio(socks, 1))
 
     def wait(self, timeout: float | None, *others: int) -> None:
         """Return when there is something to read, room for what is to be written, or `others` can be read."""
@@ -461,4 +476,18 @@ class Channel:
     def close(self) -> None:
         """Close this end; harmless when repeated."""
         self.fd = self.inflow.fd = self.outflow.fd = -1  # the number will soon belong to another file
-        self._sock.close()
+        if self._sock is not None:
+            self._sock.close()
+
+
+def _above_stdio(socks: list[socket.SocketType], which: int) -> socket.SocketType:
+    """Return one of the sockets, or one like it that is clear of the standard streams and is added to them."""
+    sock = socks[which]
+    if sock.fileno() > 2:
+        return sock
+    socks.extend(map(_on_descriptor, map(fcntl.fcntl, (sock.fileno(),), (fcntl.F_DUPFD_CLOEXEC,), (3,))))
+    sock.close()
+    return socks[-1]
+
+
+_on_descriptor = functools.partial(socket.SocketType, socket.AF_UNIX, socket.SOCK_STREAM, 0)

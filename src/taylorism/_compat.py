@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from bronx.system.interrupt import SignalInterruptError as SignalInterruptError
 
+    socketpair: Any
+
 __all__ = [
     "PicklingError",
     "SignalInterruptError",
@@ -44,16 +46,29 @@ __all__ = [
     "log_handlers",
     "set_environment",
     "set_handler",
+    "set_mask",
+    "socketpair",
 ]
 
-def __getattr__(name: str) -> Any:
-    """Import the exception when it is asked for: `signal` comes with it."""
-    if name != "SignalInterruptError":
-        raise AttributeError(name)
-    from bronx.system.interrupt import SignalInterruptError
+#: `signal.pthread_sigmask` without the function of Python around it, as whose body begins a handler may raise
+set_mask: Any = _signal.pthread_sigmask
 
-    globals()[name] = SignalInterruptError
-    return SignalInterruptError
+
+def __getattr__(name: str) -> Any:
+    """Import the exception when it is asked for: `signal` comes with it. And `socketpair`.
+
+    `socket.socketpair` takes the descriptors out of two sockets and makes others: a handler may raise in between.
+    """
+    found: Any
+    if name == "SignalInterruptError":
+        from bronx.system.interrupt import SignalInterruptError as found
+    elif name == "socketpair":
+        from _socket import socketpair as found
+    else:
+        raise AttributeError(name)
+    globals()[name] = found
+    return found
+
 
 
 def announce_logger(logger: logging.Logger) -> None:

@@ -57,10 +57,10 @@ class Court:
 
     # -- who is charged -------------------------------------------------------------------------------
 
-    def charge_boss(self, error: BaseException) -> None:
+    def charge_boss(self, error: BaseException, aloud: bool = True) -> None:
         """Stop everything: something went wrong that is no worker's fault."""
         failure, packed = _taken_down(_BOSS, error)
-        self._carry_out(failure, packed)
+        self._carry_out(failure, packed, aloud=aloud)
 
     def charge_job(
         self, job: Job, error: BaseException, worker: Any = None, again: bool = False
@@ -199,10 +199,13 @@ class Court:
         message = "worker %s failed, trial %d of %d; it is tried again in %g s: %s"
         _blame.say(logging.WARNING, message, failure.name, job.trials, self._policy.max_trials, delay, what)
 
-    def _carry_out(self, failure: Failure, packed: Any, number: int | None = None) -> None:
+    def _carry_out(
+        self, failure: Failure, packed: Any, number: int | None = None, aloud: bool = True
+    ) -> None:
         """Stop everything on the first failure that has to, and tell main."""
         if self._ledger.fail(failure):
-            _blame.announce(failure)
+            if aloud:
+                _blame.announce(failure)
             self._upstream.tell(WorkerFailed(failure, number, stops=True), packed)
         self._crew.stop()
 

@@ -5,19 +5,25 @@ handler that interrupts their holder would wait for ever. A section that must no
 entry in a dict, which is one operation of the interpreter; who finds it claimed goes away, because the holder will
 see what he came for before it leaves. The claims are written such that an exception out of a handler cannot
 leave one behind: they are released by operations that the interpreter does not interrupt.
+
+Nor may it leave a process or a descriptor behind. A link is in `_alive` before it has any, and until the last is
+closed: what an exception has left undone there is done by the next call, the next Boss or the end of the program.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import socket
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from taylorism import _channel, _exits, _listener, _process, _streams, _tree
 from taylorism._channel import Channel, ChannelClosed
+from taylorism._descriptors import close_all
 from taylorism._errors import TaylorismError
 from taylorism._messages import Cancel, NewSets, Order, Signal
 from taylorism._policy import Policy
@@ -43,7 +49,7 @@ _alive: list[Link] = []
 
 
 class Link:
-    """The tie to a listener, which is started here.
+    """The tie to a listener. Holds no resource of the system before `start`.
 
     Parameters
     ----------
@@ -73,7 +79,6 @@ class Link:
         policy: Policy,
         start_method: str,
     ) -> None:
-        _sweep()
         self._pid = os.getpid()
         self._grace = policy.stop_grace
         self.results = Results(policy.on_error)
@@ -85,40 +90,66 @@ class Link:
         self._waiting = 0
         self._kill_at = float("inf")
         self._ending = False
-        self._forgotten = False
+        self._user: Callable[[], object] = _somebody
         self.on_close: Callable[[], object] = _nothing
-        self._channel, other = Channel.pair()
-        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport, policy)
-        self.process: Any = self._listener(start_method, setup)
+        self._sockets: list[socket.SocketType] = []
         self._watches: list[int] = []
-        try:
-            self._start()
-        finally:
-            other.close()
+        self._channel = Channel()
+        self._setup = Setup(Channel(), self._pid, scheduler, shared, verbose, maxlenreport, policy)
+        self.process: Any = self._listener(start_method)
 
-    def _listener(self, start_method: str, setup: Setup) -> Any:
+    def _listener(self, start_method: str) -> Any:
         if start_method == "fork":
-            return _process.ForkedProcess(lambda: self._become_listener(setup))
-        return _process.ContextProcess(start_method, _listener.serve, setup)
+            return _process.ForkedProcess(self._become_listener)
+        return _process.ContextProcess(start_method, _listener.serve, self._setup)
 
-    def _become_listener(self, setup: Setup) -> None:
+    def _become_listener(self) -> None:
         """In the fork: let go of main's ends, then be the listener."""
-        for link in (self, *_alive):
+        for link in _alive:
             link._close()
-        _listener.serve(setup)
+        _listener.serve(self._setup)
 
-    def _start(self) -> None:
-        _streams.flush_quietly()
+    def start(self, user: object = None) -> None:
+        """Start the listener; whatever is raised meanwhile, it leaves nothing behind.
+
+        Parameters
+        ----------
+        user : object, optional
+            The tie is forgotten as soon as this is.
+
+        Raises
+        ------
+        OSError
+            The system refuses a process or a descriptor.
+        """
+        _sweep()
+        if user is not None:
+            self._user = weakref.ref(user)
         try:
-            self.process.start()
-            _process.watch(self.process.pid, self._watches)
             _alive.append(self)
             _exits.before_leaving(_finish_all)
+            self._tie()
         except BaseException:
-            self.process.kill()
-            self.process.join(_MARGIN)
-            self._close()
+            self._user = _nothing
+            self._end()
             raise
+
+    def _tie(self) -> None:
+        _streams.flush_quietly()
+        self._channel, self._setup.channel = Channel.pair(self._sockets)
+        self.process.start()
+        self._setup.channel.close()
+        _process.watch(self.process.pid, self._watches)
+
+    @property
+    def _tied(self) -> bool:
+        """Whether there is anything left to undo, by this process."""
+        return self._pid == os.getpid() and self in _alive
+
+    @property
+    def _forgotten(self) -> bool:
+        """Whether nobody will ask for anything any more."""
+        return self._user() is None
 
     # -- sending --------------------------------------------------------------------------------------
 
@@ -273,20 +304,28 @@ class Link:
 
         If another thread is still reading or writing, the tie is undone by that one.
         """
-        if self._pid == os.getpid() and self._channel.fd >= 0:
+        if self._tied:
             self.process.join(timeout)
             if self.process.exitcode is not None:
                 self._exclusively("read", lambda: self._exclusively("write", self._close))
 
     def _close(self) -> None:
+        """Close all that is main's; to be repeated where it was interrupted."""
         self._channel.close()
         self.on_close()
         self.on_close = _nothing
-        while self._watches:
-            os.close(self._watches.pop())
+        close_all(self._watches)
         if self._pid == os.getpid():
+            for sock in self._sockets:  # the listener's end, too, where it was not started
+                sock.close()
             with suppress(ValueError):
-                _alive.remove(self)
+                _alive.remove(self)  # last: see the head of this module
+
+    def _end(self) -> None:
+        """End the listener, without grace, and undo the tie."""
+        self.process.kill()
+        self.process.join(_MARGIN)
+        self._close()
 
     def give_up(self) -> None:
         """Have the end of the program stop the work rather than wait for it: the user interrupted it."""
@@ -294,12 +333,22 @@ class Link:
 
     def drop(self) -> None:
         """Let go of a listener whose Boss is forgotten; what it was told to end, it ends."""
-        self._forgotten = True
-        if self._pid != os.getpid() or self._channel.fd < 0 or self._ending:
+        self._user = _nothing
+        try:
+            self._let_go()
+        except BaseException:  # the handler of the user's that raises here is told by the interpreter alone
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if not self._tied or (self._ending and not self.results.over):
+            return
+        if self._channel.fd < 0:
+            self._end()  # that was begun, and interrupted
             return
         self.signal(Signal.STOP_RIGHTNOW)
         if self.wait(_BRIEFLY):
-            self.close()
+            self.close(_BRIEFLY)
 
     def finish(self) -> None:
         """At the end of the program: finish what was told to end, stop the rest; always bounded by Ctrl-C."""
@@ -313,11 +362,12 @@ class Link:
         self._stop()
 
     def _stop(self) -> None:
-        if self._pid != os.getpid() or self._channel.fd < 0:
+        if not self._tied:
             return
         try:
-            self.signal(Signal.STOP_RIGHTNOW)
-            self.wait(self._grace + 2 * _MARGIN)
+            if self._channel.fd >= 0:
+                self.signal(Signal.STOP_RIGHTNOW)
+                self.wait(self._grace + 2 * _MARGIN)
         except BaseException:
             pass  # a second Ctrl-C: no more grace
         finally:
@@ -339,11 +389,17 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _somebody() -> bool:
+    """Stand for a user that is not known."""
+    return True
+
+
 def _sweep() -> None:
     """Undo the ties of forgotten or finished Bosses whose listeners have ended meanwhile."""
-    for link in list(_alive):
-        ended = link._pid == os.getpid() and not link.process.is_alive()
-        if ended and (link._forgotten or link.results.over):
+    for link in [each for each in _alive if each._tied]:
+        if link._forgotten and not link._ending:
+            link.signal(Signal.STOP_RIGHTNOW)  # its `drop` may have been interrupted
+        if (link._forgotten or link.results.over) and not link.process.is_alive():
             link._close()
 
 

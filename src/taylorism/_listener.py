@@ -16,7 +16,7 @@ error gives up on a reader who takes nothing. There is a timeout only when somet
 
 Ctrl-C reaches the whole process group at once: main, us and the workers. What it means is main's to decide:
 failures that come within `VERDICT` seconds of a SIGINT are held until it has. (A worker that died of it is
-no error when main goes on to stop everything.)
+no error when main goes on to stop everything.) Where main has not come to it, on a busy machine, they wait on.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ ASK_AGAIN = 0.05
 PUZZLED = 30.0
 #: seconds for which failures wait for what main makes of a Ctrl-C
 VERDICT = 2.0
+#: the same where main is still at it, or waits for a cpu or a disk
+VERDICT_AT_MOST = 20.0
+#: seconds between two looks whether it is
+_GLIMPSE = 0.1
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
 ORPHANED_GRACE = 1.0
 
@@ -136,7 +140,7 @@ class Listener:
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()
-        self._verdict_due = 0.0
+        self._verdict_due = self._verdict_limit = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._cancelling: list[_Cancelling] = []
         self._finished = False
@@ -166,6 +170,7 @@ class Listener:
     # -- waiting --------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
+        self._see_to_verdict()
         due = self._next_due()
         left = None if due == _NEVER else min(_DAY, max(0, math.ceil((due - time.monotonic()) * 1000)))
         self._ready = {fd for fd, _ in self._poller.poll(left)}
@@ -174,28 +179,45 @@ class Listener:
         due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
         if self._news and self._may_ask:
             return 0.0
-        if self._verdict_due > 0 and self._deciding:
+        if self._deciding:
             return min(due, self._verdict_due)
+        if self._held:
+            return 0.0
         if not self._clockless and self._may_ask:
             return min(due, time.monotonic() + ASK_AGAIN)
         return due
 
+    def _see_to_verdict(self) -> None:
+        """Wait no more for what main makes of a Ctrl-C when it has had its time, and its turn.
+
+        Done before the system is asked what there is: what main has said before it went to sleep comes first.
+        """
+        now = time.monotonic()
+        if not self._verdict_due or now < self._verdict_due:
+            return
+        at_it = now < self._verdict_limit and self._upstream.main_is_busy()
+        self._verdict_due = now + _GLIMPSE if at_it else 0.0
+
     # -- signals and main -----------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
+        if self._upstream.main_is_gone(self._ready):
+            self._upstream.stop_watching()
+            self._be_orphaned()
         readable = self._signals.fd in self._ready
         if readable or self._signals.any:
             self._take_note_of(self._signals.drain(readable))
             self._ready.discard(self._signals.fd)
-        if self._upstream.main_is_gone(self._ready):
-            self._upstream.stop_watching()
-            self._be_orphaned()
 
     def _take_note_of(self, came: set[int]) -> None:
         if signal.SIGINT in came:
             self._verdict_due = time.monotonic() + VERDICT
-        for signum in came.intersection(_signals.ENDING):
-            self._court.charge_boss(SignalInterruptError(f"Signal {signum:d} was caught."))
+            self._verdict_limit = time.monotonic() + VERDICT_AT_MOST
+        # Without main, all is being stopped already, and there is nobody to tell. What follows a Ctrl-C is its
+        # doing: where main is itself a worker, his Boss has all below him stopped at once.
+        for signum in came.intersection(_signals.ENDING) if self._upstream.open else ():
+            error = SignalInterruptError(f"Signal {signum:d} was caught.")
+            self._court.charge_boss(error, aloud=not self._deciding)
 
     def _be_orphaned(self) -> None:
         """Stop everything, since main is dead or has let go of us."""
@@ -292,7 +314,7 @@ class Listener:
             if member.stays and not dead:
                 self._release(member)
         else:
-            member.spoke_first = not self._crew.stopping
+            member.spoke_first = self._undisturbed()
             self._unless_main_decides(member, self._court.charge_at_once)
 
     def _note_report(self, member: Member, notice: Frame) -> None:
@@ -313,7 +335,7 @@ class Listener:
         for member in self._crew.reap() if self._signals.child_ended() or self._crew.winding_up else ():
             self._listen_to(member, dead=True)
             if member.notice is None and not member.sentence:
-                member.spoke_first = member.spoke_first or not self._crew.stopping
+                member.spoke_first = member.spoke_first or self._undisturbed()
             if self._crew.dismiss(member):
                 self._let_go(member)
 
@@ -345,14 +367,15 @@ class Listener:
     @property
     def _deciding(self) -> bool:
         """Whether main has still to say what a Ctrl-C means."""
-        if not self._verdict_due or self._crew.stopping:
-            return False
-        return time.monotonic() < self._verdict_due
+        return self._verdict_due > 0 and not self._crew.stopping
+
+    def _undisturbed(self) -> bool:
+        """Whether who fails now does so by himself, rather than by a Ctrl-C or because everything is stopped."""
+        self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice
+        return not (self._crew.stopping or self._deciding)
 
     def _unless_main_decides(self, member: Member, note: Callable[[Member], None]) -> None:
-        self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice
         if self._deciding:
-            member.spoke_first = False
             self._held.append((member, note))
         else:
             note(member)

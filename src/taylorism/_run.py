@@ -200,4 +200,8 @@ def _interruptible() -> Iterator[None]:
                 signal.signal(signum, interrupt)
         yield
     finally:
-        restore()
+        try:
+            restore()
+        except BaseException:  # another handler of the user's raises in the middle of it
+            restore()
+            raise

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -20,7 +19,7 @@ from taylorism import _compat
 from taylorism._compat import SignalInterruptError
 from taylorism._descriptors import above_stdio
 
-__all__ = ["Inbox", "Interruption", "blocked", "children_inherit", "die_of"]
+__all__ = ["Inbox", "Interruption", "children_inherit", "die_of", "while_blocked"]
 
 #: what ends the listener, in an orderly way
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -34,15 +33,18 @@ _role: Any = None
 _early: list[int] = []
 
 
-@contextmanager
-def blocked() -> Iterator[None]:
-    """Hold back the interrupting signals in this thread while it forks, until the child has its handlers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+def while_blocked(act: Callable[[], object]) -> None:
+    """Hold back the interrupting signals in this thread while it forks, until the child has its handlers.
+
+    No context manager: a handler of the user's may raise as its `__exit__` begins, which is a function, and Ctrl-C
+    would be blocked for good. For the same reason the calls are those of the C module.
+    """
+    before = _compat.set_mask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)  # runs the handlers of what had come: they may raise
-        yield
+        _compat.set_mask(signal.SIG_BLOCK, INTERRUPTING)  # runs the handlers of what had come: they may raise
+        act()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _compat.set_mask(signal.SIG_SETMASK, before)
 
 
 def children_inherit() -> bool:

@@ -12,7 +12,7 @@ import select
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from taylorism import _channel, _process
+from taylorism import _channel, _process, _tree
 from taylorism._channel import Channel, ChannelClosed, Frame
 from taylorism._messages import End, Event, Movements, Start, WorkerDone, to_wire
 
@@ -133,6 +133,10 @@ class Upstream:
         if self._parent is not None:
             return os.getppid() != self._parent
         return not _exists(self._main_pid)
+
+    def main_is_busy(self) -> bool:
+        """Whether main has something to do; False where the system does not tell (macOS)."""
+        return _tree.is_busy(self._main_pid)
 
     def next_due(self) -> float:
         """When to look again whether main is there, or to write, on the monotonic clock."""
