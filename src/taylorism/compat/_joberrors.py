@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
-from taylorism._errors import BadInstructions, BadOption, TaylorismError, describe, quote
+from taylorism._errors import BadOption, TaylorismError, describe, quote
 
 __all__ = [
     "AlreadyStarted",
@@ -14,7 +14,6 @@ __all__ = [
     "MPISizeError",
     "NotStarted",
     "failure",
-    "jobs_of",
     "processors",
     "whole",
 ]
@@ -70,20 +69,6 @@ def processors(comm: int | Mapping[str, Any]) -> int:
             raise BadOption(f"comm={quote(comm, 200)} has no key 'n', which says how many processors there are.")
         return whole(comm["n"], "comm['n']")
     return whole(comm, "comm")
-
-
-def jobs_of(jobfolder: Any) -> dict[Any, Any]:
-    """Return the jobs of a folder, but for those that are switched off."""
-    if not callable(getattr(jobfolder, "items", None)):
-        raise BadInstructions(f"a jobfolder must have a method items(), and {quote(jobfolder, 200)} has none.")
-    jobs = {name: job for name, job in jobfolder.items() if not getattr(job, "is_tagged", False)}
-    for name, job in jobs.items():
-        fine = callable(getattr(job, "functional", None)) and isinstance(getattr(job, "params", None), Mapping)
-        if not fine:
-            raise BadInstructions(
-                f"{name!r}, {quote(job, 200)}, is no job: it needs a functional to be called, and params, a dict."
-            )
-    return jobs
 
 
 def failure(errors: dict[Any, BaseException]) -> Fail:

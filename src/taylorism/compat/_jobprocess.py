@@ -1,7 +1,7 @@
 """Main: the jobs of a folder, run side by side by a Boss, whether anybody attends to them or not.
 
-`JobFolderProcess` and `PoolProcess` behave as pylada's documentation says of the classes of these names; users
-import them from `taylorism.compat.jobfolder`. Here the books are kept: which jobs there are, which are done, which
+`JobFolderProcess` behaves as pylada's documentation says of the class of this name; users import it from
+`taylorism.compat.jobfolder`. Here the books are kept: which jobs there are, which are done, which
 have failed. All else is the Boss's: its listener starts the jobs, tries them again and shares out the processors.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -23,15 +23,14 @@ from taylorism.compat._joberrors import (
     MPISizeError,
     NotStarted,
     failure,
-    jobs_of,
     processors,
     whole,
 )
-from taylorism.compat._jobtree import JobFolder
-from taylorism.compat._jobworker import LargestFirstScheduler, Order, Parcel
+from taylorism.compat._joblist import JobList
+from taylorism.compat._jobworker import Order, Parcel
 from taylorism.schedulers import MaxCpusScheduler
 
-__all__ = ["JobFolderProcess", "PoolProcess"]
+__all__ = ["JobFolderProcess"]
 
 #: seconds that main waits for what the listener has to tell about what it was just told to do
 _NEWS = 5.0
@@ -65,7 +64,7 @@ class JobFolderProcess:
 
     Attributes
     ----------
-    jobfolder, outdir, maxtrials, nbpools
+    outdir, maxtrials, nbpools
         As given; `outdir` in full.
     params : dict
         The further arguments of all functionals.
@@ -101,13 +100,12 @@ class JobFolderProcess:
         keepalive: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.jobfolder = jobfolder
         self.outdir = os.path.abspath(os.path.expanduser(outdir))
         self.maxtrials = whole(maxtrials, "maxtrials")
         self.nbpools = whole(nbpools, "nbpools")
         self.params = kwargs
         self._keepalive = bool(keepalive)
-        self._jobs = jobs_of(jobfolder)
+        self._list = JobList(jobfolder)
         self._boss: Boss | None = None
         self._started = False
         self._end_known = False  # whether poll() or wait() has told of the end
@@ -120,6 +118,11 @@ class JobFolderProcess:
         self._workers: set[str] = set()  # all names that workers ever had: in a Boss, no two should have the same
 
     # -- what it is like now --------------------------------------------------------------------------
+
+    @property
+    def jobfolder(self) -> Any:
+        """The folder, with what `update` has brought."""
+        return self._list.jobfolder
 
     @property
     def keepalive(self) -> bool:
@@ -156,7 +159,7 @@ class JobFolderProcess:
 
     def _left(self) -> list[Any]:
         """Return the jobs that have not run to their end."""
-        return [name for name in self._jobs if name not in self._finished and name not in self._errors]
+        return [name for name in self._list.jobs if name not in self._finished and name not in self._errors]
 
     def _take_in(self) -> set[Any]:
         """Note what has come of the jobs, and return those that run."""
@@ -213,7 +216,7 @@ class JobFolderProcess:
         left = self._left()
         self._check_sizes(left, cpus)
         if left:
-            self._begin({name: self._order(name, self._jobs[name]) for name in left}, cpus)
+            self._begin({name: self._order(name, self._list.jobs[name]) for name in left}, cpus)
         else:
             self._started = self._end_known = True
         return not left
@@ -370,6 +373,7 @@ class JobFolderProcess:
     def _stop(self, at_once: bool) -> None:
         boss = self._boss
         if boss is not None:
+            self._started = False  # first: who waits, in another thread or below a signal handler, looks at it
             _stop(boss, at_once)
             self._take_in()
             self._boss = None
@@ -417,30 +421,25 @@ class JobFolderProcess:
 
     def _change(self, jobfolder: Any, deleteold: bool, running: set[Any]) -> dict[Any, Order]:
         """Take in other jobs, all or none, and return those that are to be launched."""
-        old = self._finished & self._jobs.keys() if deleteold else set()
+        old = self._finished & self._list.jobs.keys() if deleteold else set()
         jobs = {
             name: job
-            for name, job in self._given(jobfolder).items()
+            for name, job in self._list.given(jobfolder).items()
             if name not in running and self._is_open(name, job, name in old)
         }
         self._admit(jobs)
         orders = {name: self._order(name, job) for name, job in jobs.items()}
         for name in old:
-            self._forget(name)
+            self._forget_launch(name)
+            self._finished.discard(name)
+            self._list.forget(name)
         for name, job in jobs.items():
-            self._put(name, job)
+            self._list.put(name, job)
         return {name: order for name, order in orders.items() if self._is_news(name, order)}
-
-    def _given(self, jobfolder: Any) -> dict[Any, Any]:
-        """Return the jobs of another folder; of a tree, those of the counterpart of our own folder."""
-        if isinstance(jobfolder, JobFolder) and isinstance(self.jobfolder, JobFolder):
-            root, place = jobfolder.root, self.jobfolder.name
-            return jobs_of(root[place]) if place in root else {}
-        return jobs_of(jobfolder)
 
     def _is_open(self, name: Any, job: Any, forgotten: bool) -> bool:
         """Whether a job that is given is to be taken in: it is not done, or another one by that name."""
-        return name not in self._finished or (forgotten and job is not self._jobs[name])
+        return name not in self._finished or (forgotten and job is not self._list.jobs[name])
 
     def _admit(self, jobs: dict[Any, Any]) -> None:
         """Look at jobs before anything is changed; they may be refused."""
@@ -454,109 +453,9 @@ class JobFolderProcess:
         self._untold.discard(name)
         return True
 
-    def _put(self, name: Any, job: Any) -> None:
-        """Take one job in."""
-        if isinstance(self.jobfolder, JobFolder):
-            place = self.jobfolder / str(name).strip("/")
-            if place is not job:
-                place._become(job)
-            job = place
-        elif isinstance(self.jobfolder, MutableMapping):
-            self.jobfolder[name] = job
-        else:
-            self.jobfolder = {**self._jobs, name: job}
-        self._jobs[name] = job
-
-    def _forget(self, name: Any) -> None:
-        """Forget a job that is done."""
-        self._forget_launch(name)
-        self._finished.discard(name)
-        del self._jobs[name]
-        if isinstance(self.jobfolder, JobFolder):
-            _remove(self.jobfolder, str(name).strip("/"))
-        elif isinstance(self.jobfolder, MutableMapping):
-            self.jobfolder.pop(name, None)
-        else:
-            self.jobfolder = dict(self._jobs)
-
     def __repr__(self) -> str:
         state = "running" if self._boss is not None else "started" if self._started else "not started"
-        return f"<{type(self).__name__} of {len(self._jobs)} jobs in {self.outdir!r}, {state}>"
-
-
-class PoolProcess(JobFolderProcess):
-    """Runs the jobs of a folder, each with the number of processors that it asks for.
-
-    As many jobs run at the same time as there are processors for: whenever some are free, the largest job that fits
-    starts, and so on.
-
-    Parameters
-    ----------
-    jobfolder, outdir, maxtrials, keepalive, **kwargs
-        As for `JobFolderProcess`.
-    processalloc : callable or int
-        Returns for a job, an element of `jobfolder`, how many processors it asks for; asked once for each job. Or
-        that number, the same for all jobs.
-    nbpools : int, optional
-        How many jobs run at the same time, at most.
-
-    Raises
-    ------
-    BadInstructions, BadOption
-        As by `JobFolderProcess`; or `processalloc` is, or has returned, no number of processors.
-    """
-
-    __module__ = "taylorism.compat.jobfolder"
-
-    def __init__(
-        self,
-        jobfolder: Any,
-        outdir: str | os.PathLike[str],
-        processalloc: Callable[[Any], int] | int,
-        maxtrials: int = 1,
-        keepalive: bool = False,
-        *,
-        nbpools: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(jobfolder, outdir, maxtrials, 1 if nbpools is None else nbpools, keepalive, **kwargs)
-        self._limited = nbpools is not None
-        self.processalloc = processalloc
-        self._alloc = self._asked_by(self._jobs)
-
-    def _asked_by(self, jobs: dict[Any, Any]) -> dict[Any, int]:
-        alloc = self.processalloc
-        return {
-            name: whole(alloc(job) if callable(alloc) else alloc, f"processalloc, for job {name!r},")
-            for name, job in jobs.items()
-        }
-
-    def _demand(self, name: Any) -> int:
-        return self._alloc[name]
-
-    def _scheduler(self, cpus: int) -> Any:
-        most = self.nbpools if self._limited else None
-        return LargestFirstScheduler(limit="cpus", packing="largest first", max_cpus=cpus, max_threads=most)
-
-    def _admit(self, jobs: dict[Any, Any]) -> None:
-        before, self._alloc = self._alloc, {**self._alloc, **self._asked_by(jobs)}
-        try:
-            if self._boss is not None:
-                self._check_sizes(jobs, self._cpus)
-        except MPISizeError:
-            self._alloc = before
-            raise
-
-
-def _remove(folder: JobFolder, path: str) -> None:
-    """Make a job none, and remove its folder where there is nothing below it."""
-    if path not in folder:
-        return
-    job = folder[path]
-    del job.functional
-    job.params = {}
-    if not job.children and job.parent is not None:
-        del folder[path]
+        return f"<{type(self).__name__} of {len(self._list.jobs)} jobs in {self.outdir!r}, {state}>"
 
 
 def _await_news(boss: Boss) -> None:

@@ -6,14 +6,15 @@
 `PoolProcess`                 runs them, each with the number of processors that it asks for
 ============================  =====================================================================================
 
-They do what pylada's documentation says of the classes of these names. The tree is in `_jobtree`, what runs it in
-`_jobprocess`, what runs in the workers in `_jobworker`.
+They do what pylada's documentation says of the classes of these names. The tree is in `_jobtree`, what runs
+it in `_jobprocess` and `_jobpool`, what runs in the workers in `_jobworker`.
 """
 
 from __future__ import annotations
 
 from taylorism.compat._joberrors import AlreadyStarted, Fail, MPISizeError, NotStarted
-from taylorism.compat._jobprocess import JobFolderProcess, PoolProcess
+from taylorism.compat._jobpool import PoolProcess
+from taylorism.compat._jobprocess import JobFolderProcess
 from taylorism.compat._jobtree import JobFolder
 
 __all__ = [
