@@ -31,15 +31,21 @@ class Fail(TaylorismError):
         The exception of each job that has failed since the last `Fail`, by name.
     """
 
+    __module__ = "taylorism.compat.jobfolder"
+
     errors: dict[Any, BaseException]
 
 
 class NotStarted(TaylorismError, RuntimeError):
     """There is nothing to be asked about, or waited for: call ``start(comm)`` first."""
 
+    __module__ = "taylorism.compat.jobfolder"
+
 
 class AlreadyStarted(TaylorismError, RuntimeError):
     """The jobs are running: wait for them, or end them by `terminate`, before you start them again."""
+
+    __module__ = "taylorism.compat.jobfolder"
 
 
 class MPISizeError(TaylorismError, ValueError):
@@ -53,17 +59,21 @@ class MPISizeError(TaylorismError, ValueError):
         How many there are.
     """
 
+    __module__ = "taylorism.compat.jobfolder"
+
     jobs: dict[Any, int]
     available: int
 
 
 def whole(value: Any, what: str) -> int:
+    """Return a value, if it is a whole number from 1 on; else raise `BadOption`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise BadOption(f"{what}={quote(value, 200)} makes no sense: give a whole number, 1 or more.")
     return int(value)
 
 
 def processors(comm: int | Mapping[str, Any]) -> int:
+    """Return how many processors there are; raise `BadOption` where that is not said."""
     if isinstance(comm, Mapping):
         if "n" not in comm:
             raise BadOption(f"comm={quote(comm, 200)} has no key 'n', which says how many processors there are.")
@@ -72,6 +82,7 @@ def processors(comm: int | Mapping[str, Any]) -> int:
 
 
 def failure(errors: dict[Any, BaseException]) -> Fail:
+    """Return the error that names those jobs."""
     lines = [
         f"{name!r}: {describe(error)}" if place < _QUOTED else repr(name)
         for place, (name, error) in enumerate(errors.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import reprlib
 import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Any
 
 from taylorism import _tree
 from taylorism._boss import Boss
-from taylorism._errors import InstructionsNotPicklable, WaitTimeout, describe, quote
+from taylorism._errors import InstructionsNotPicklable, WaitTimeout, describe
 from taylorism.compat._joberrors import (
     AlreadyStarted,
     MPISizeError,
@@ -36,6 +37,10 @@ __all__ = ["JobFolderProcess"]
 _NEWS = 5.0
 #: seconds between two rounds of SIGKILL: what is killed may have forked meanwhile
 _ROUND = 0.02
+
+#: how error messages show what a job is made of, which may be large
+_brief = reprlib.Repr()
+_brief.maxdict, _brief.maxstring, _brief.maxother = 20, 100, 200
 
 
 class JobFolderProcess:
@@ -259,7 +264,7 @@ class JobFolderProcess:
         """Pack a job as it is now."""
         functional, params = job.functional, {**job.params, **self.params}
         outdir = os.path.normpath(os.path.join(self.outdir, str(name).strip("/")))
-        label = f"job {name!r}: {quote(functional, 200)}, called with {quote(params, 500)}"
+        label = f"job {name!r}: {_brief.repr(functional)}, called with {_brief.repr(params)}"
         try:
             content = pickle.dumps((functional, params, outdir), pickle.HIGHEST_PROTOCOL)
         except Exception as trouble:

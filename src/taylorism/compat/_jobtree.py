@@ -160,6 +160,7 @@ class JobFolder:
 
     @functional.deleter
     def functional(self) -> None:
+        """Make it a job no more."""
         self._functional = None
 
     def _checked(self, functional: Any) -> Any:

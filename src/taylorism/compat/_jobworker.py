@@ -6,6 +6,7 @@ sees, and make lists and dicts of its own of the others.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import sys
@@ -131,7 +132,7 @@ def _smallness(instructions: Mapping[str, Any]) -> int:
 
 
 class Order:
-    """A job as it is launched.
+    """A job as it is launched, of which its instructions are kept by the Boss alone.
 
     Parameters
     ----------
@@ -142,15 +143,17 @@ class Order:
     """
 
     def __init__(self, parcel: Parcel, ncpus: int | None) -> None:
-        self.parcel = parcel
-        self.ncpus = ncpus
+        self._parcel: Parcel | None = parcel
+        self._ncpus = ncpus
+        self._digest = hashlib.blake2b(parcel.content).digest()
         self.worker = ""
 
     def is_same(self, other: Order) -> bool:
         """Whether it is the same job."""
-        return self.parcel.content == other.parcel.content and self.ncpus == other.ncpus
+        return self._digest == other._digest and self._ncpus == other._ncpus
 
     def instructions(self) -> dict[str, Any]:
-        """Return the instructions of its worker."""
-        asked = {} if self.ncpus is None else {"ncpus": self.ncpus}
-        return {"kind": "jobfolder", "name": self.worker, "jobfolder_task": self.parcel, **asked}
+        """Return the instructions of its worker, once."""
+        parcel, self._parcel = self._parcel, None
+        asked = {} if self._ncpus is None else {"ncpus": self._ncpus}
+        return {"kind": "jobfolder", "name": self.worker, "jobfolder_task": parcel, **asked}
