@@ -54,6 +54,12 @@ def return_what_cannot_be_sent(outdir, comm):
     return lambda: None
 
 
+def import_late(outdir, comm, module):
+    """Import what the program could import."""
+    __import__(module)
+    note(outdir, comm)
+
+
 def stubborn(outdir, comm):
     """Ignore SIGTERM, as does a program that it has started, and wait at the gate."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

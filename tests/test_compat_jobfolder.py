@@ -22,7 +22,7 @@ from jobs import Callable, add, calls, die, fail, fail_first, folder, hold, note
 
 import taylorism
 from taylorism.compat import _jobprocess
-from taylorism.compat._jobworker import JobRunner, LargestFirstScheduler, Parcel
+from taylorism.compat._jobworker import LargestFirstScheduler, Parcel
 from taylorism.compat.jobfolder import (
     AlreadyStarted,
     Fail,
@@ -669,6 +669,19 @@ def test_what_a_functional_returns_does_not_matter(tmp_path):
     assert process.wait() is False
 
 
+def test_a_job_imports_what_the_program_could(tmp_path, monkeypatch):
+    """Though it is somewhere else, and the module in a directory that was given from where the program is."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/imported_late_by_a_job.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["lib", *sys.path])
+    root = folder(a=work.import_late)
+    root["a"].params["module"] = "imported_late_by_a_job"
+    process = made(tmp_path, root)
+    process.start(1)
+    assert process.wait() is False
+
+
 def test_what_cannot_be_sent_is_an_error_of_start(tmp_path):
     """It names the job; and nothing is started."""
     root = folder(a=note)
@@ -762,6 +775,20 @@ def test_a_wait_outlasts_an_update_from_another_thread(tmp_path):
     assert process.wait() is False
     timer.join()
     assert process.nbjobsleft == 0 and all(calls(tmp_path / f"b{number}") for number in range(3))
+
+
+def test_a_wait_is_not_over_while_the_listener_is_halted(tmp_path):
+    """An update in another thread halts it for a moment."""
+    process = made(tmp_path, held(tmp_path, "a", "b"))
+    process.start(1)
+    process._boss.halt()
+    let_go(tmp_path, "a")
+    until(lambda: process.nbrunning_processes == 0)
+    timer = threading.Timer(0.05, lambda: (process._boss.make_them_work(), let_go(tmp_path, "b")))
+    timer.start()
+    assert process.wait() is False
+    timer.join()
+    assert calls(tmp_path / "b")
 
 
 def test_the_death_of_the_listener_is_told(tmp_path):
@@ -869,30 +896,35 @@ def test_a_process_that_is_forgotten_leaves_nothing(tmp_path):
     del process  # conftest looks for what is left
 
 
-class Greedy(taylorism.Worker):
-    """A user's class that would take whatever there is."""
-
-    _footprint = dict(
-        attr=dict(kind=dict(), name=dict(optional=False), ncpus=dict(type=int), jobfolder_task=dict())
-    )
-
-    def _task(self, **kwargs):
-        raise AssertionError("this was not meant for me")
+GREEDY = """
+import sys
+import taylorism
+print([name for name in sys.modules if "compat." in name])
+sys.path.insert(0, {tests!r})
 
 
-def test_no_class_of_the_users_takes_a_job(tmp_path):
-    """Though one might accept any attributes; and ours takes none of others."""
-    process = made(tmp_path, folder(a=note))
-    process.start(1)
-    assert process.wait() is False
-    assert JobRunner.footprint_retrieve().attr["kind"]["values"] == {"jobfolder"}
+attributes = dict(kind=dict(), name=dict(optional=False), ncpus=dict(type=int), jobfolder_task=dict())
+greedy = [
+    type(f"Greedy{{number}}", (taylorism.Worker,), dict(_footprint=dict(attr=attributes), _task=lambda self: "greedy"))
+    for number in range(10)
+]
+
+from jobs import folder, note
+from taylorism.compat.jobfolder import JobFolderProcess
+
+process = JobFolderProcess(folder(a=note), {outdir!r})
+process.start(1)
+process.wait()
+taylorism.batch_main(dict(kind="shell", jobfolder_task=1, ncpus=1), dict(name=["b"]))
+"""
 
 
-def test_it_is_imported_on_demand():
-    """`import taylorism` does not."""
-    code = "import sys, taylorism; print([name for name in sys.modules if 'compat.' in name])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+def test_it_takes_no_work_of_others_nor_they_its_own(tmp_path):
+    """Though classes of the user's accept any attributes, and any might be chosen; and it is imported on demand."""
+    program = GREEDY.format(tests=str(Path(__file__).parent), outdir=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "[]" and done.stdout.endswith("greedy\n")
+    assert calls(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
