@@ -904,10 +904,8 @@ sys.path.insert(0, {tests!r})
 
 
 attributes = dict(kind=dict(), name=dict(optional=False), ncpus=dict(type=int), jobfolder_task=dict())
-greedy = [
-    type(f"Greedy{{number}}", (taylorism.Worker,), dict(_footprint=dict(attr=attributes), _task=lambda self: "greedy"))
-    for number in range(10)
-]
+body = dict(_footprint=dict(attr=attributes), _task=lambda self: "greedy")
+greedy = [type(f"Greedy{{number}}", (taylorism.Worker,), dict(body)) for number in range(10)]
 
 from jobs import folder, note
 from taylorism.compat.jobfolder import JobFolderProcess
