@@ -904,7 +904,7 @@ sys.path.insert(0, {tests!r})
 
 
 attributes = dict(kind=dict(), name=dict(optional=False), ncpus=dict(type=int), jobfolder_task=dict())
-body = dict(_footprint=dict(attr=attributes), _task=lambda self: "greedy")
+body = dict(_footprint=dict(attr=attributes), _task=lambda self: "greedy", __module__=__name__)
 greedy = [type(f"Greedy{{number}}", (taylorism.Worker,), dict(body)) for number in range(10)]
 
 from jobs import folder, note
