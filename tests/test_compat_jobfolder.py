@@ -788,7 +788,7 @@ def test_a_wait_is_not_over_while_the_listener_is_halted(tmp_path):
     timer.start()
     assert process.wait() is False
     timer.join()
-    assert calls(tmp_path / "b")
+    assert calls(tmp_path / "b") and process.nbjobsleft == 0
 
 
 def test_the_death_of_the_listener_is_told(tmp_path):
