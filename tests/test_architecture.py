@@ -12,7 +12,15 @@ import pytest
 import taylorism
 
 SOURCE = Path(taylorism.__file__).parent
-TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.glob("*.py"))}
+
+
+def named(path):
+    """Return how a module is called here: by its path below the package, with dots; a package by its own."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+TREES = {named(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
 
 #: from below to above: a module may import what is below it, and its own layer where that makes no circle
 LAYERS = {
@@ -55,12 +63,24 @@ LAYERS = {
     },
     "main": {"_boss", "_link", "_progress", "_results", "_run", "_status"},
     "door": {"__init__", "_shared", "examples", "util"},
+    "on demand": {
+        "compat",
+        "compat._joberrors",
+        "compat._joblist",
+        "compat._jobpool",
+        "compat._jobprocess",
+        "compat._jobtree",
+        "compat._jobworker",
+        "compat.jobfolder",
+    },
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules}
 
 #: who may import what is not ours and not of the standard library
 FOREIGN = {
-    "footprints": {"_boss", "_choice", "_hiring", "_setup", "_worker", "examples", "schedulers"},
+    "footprints": {
+        *("_boss", "_choice", "_hiring", "_setup", "_worker", "compat._jobworker", "examples", "schedulers"),
+    },
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},
     "bronx": {"_compat"},
@@ -98,7 +118,9 @@ def _named(full, name, ours):
         if not ours:
             yield parts[0]
     elif ours:
-        yield parts[1] if len(parts) > 1 else name if name in TREES else "__init__"
+        below = [*parts[1:], *([name] if name else [])]
+        known = (".".join(below[:end]) for end in range(len(below), 0, -1))
+        yield next((each for each in known if each in TREES), parts[1] if len(parts) > 1 else "__init__")
 
 
 def checked_only(tree):

@@ -59,16 +59,15 @@ def __getattr__(name: str) -> Any:
 
     `socket.socketpair` takes the descriptors out of two sockets and makes others: a handler may raise in between.
     """
-    found: Any
     if name == "SignalInterruptError":
-        from bronx.system.interrupt import SignalInterruptError as found
-    elif name == "socketpair":
-        from _socket import socketpair as found
-    else:
-        raise AttributeError(name)
-    globals()[name] = found
-    return found
+        from bronx.system.interrupt import SignalInterruptError
 
+        return globals().setdefault(name, SignalInterruptError)
+    if name == "socketpair":
+        from _socket import socketpair
+
+        return globals().setdefault(name, socketpair)
+    raise AttributeError(name)
 
 
 def announce_logger(logger: logging.Logger) -> None:

@@ -193,6 +193,8 @@ class Limits:
         What may be held by one at a time.
     strict : bool
         Whether what is used has to stay below the capacity.
+    patient : bool
+        Whether what the first set waits for is kept for it. Else whoever fits may pass it, for ever.
     """
 
     rank: Callable[[Instructions], Any]
@@ -203,6 +205,7 @@ class Limits:
     mark: Callable[[Workers, list[Instructions], Demand], object]
     gate: Gate
     strict: bool = False
+    patient: bool = True
 
 
 class _Entry:
@@ -350,6 +353,8 @@ class Ranked(PendingQueue):
         if first.leaf is not None and turn.fits(first.demand, turn.free):
             self._reservation.lift()
             return first
+        if not self._limits.patient:
+            return _entry(self._forest.first_that_fits(turn.free))
         self._reservation.make(first, turn)
         if self._reservation.slots(turn) < 1:
             return self._brief(turn)

@@ -897,7 +897,10 @@ class MaxCpusScheduler(NewLimitedScheduler):
 
     def queue(self) -> PendingQueue:
         """Return a queue that launches what fits, and reserves for the first what it waits for."""
-        limits = Limits(
+        return Ranked(self._limits())
+
+    def _limits(self) -> Limits:
+        return Limits(
             rank=_unranked,
             demand=lambda instructions: (float(_cpus_asked(instructions)),),
             used=lambda worker: (float(share_of(worker).ncpus),),
@@ -906,7 +909,6 @@ class MaxCpusScheduler(NewLimitedScheduler):
             mark=self._mark,
             gate=_gate_of(self),
         )
-        return Ranked(limits)
 
     def _mark(self, workers: Workers, launch: Batch, spare: Sequence[float]) -> None:
         """Give tickets, hooks, and cpus: those that ask for none share what is left."""
