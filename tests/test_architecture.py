@@ -46,6 +46,7 @@ LAYERS = {
     "transport": {"_channel", "_process"},
     "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
+        "_batches",
         "_blame",
         "_choice",
         "_court",

@@ -84,6 +84,8 @@ class Member:
         Whether main is being told of its end.
     hand : Hand or None
         Its process, where that runs several workers.
+    seat : str
+        What stands for it in the ledger, if that is not its own name.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Member:
     verdict: str = ""
     concluded: bool = False
     hand: Hand | None = None
+    seat: str = ""
 
     def note_end(self, status: int, rusage: Any) -> None:
         """Take the wait status of its process, and what that used."""
@@ -169,6 +172,13 @@ class Crew:
         Whether the scheduler counts the memory that workers are seen to use.
     shared : mapping
         Instructions that are not copied, for the processes that run several workers.
+
+    Attributes
+    ----------
+    hands : Hands
+        The processes that run several.
+    on_death : callable
+        Called with one of them that has died while it ran short ones, before it is forgotten.
     """
 
     def __init__(
@@ -181,7 +191,8 @@ class Crew:
         shared: Mapping[str, Any] = _NOTHING,
     ) -> None:
         self._shared = shared
-        self._hands = Hands(policy.max_tasks_per_child, poller)
+        self.hands = Hands(policy.max_tasks_per_child, poller)
+        self.on_death: Callable[[Hand], None] = _nothing
         self._poller = poller
         self._forget = forget
         self._shown = shown
@@ -225,17 +236,24 @@ class Crew:
         """Whether the process of a worker may run others, and that of another may run it."""
         return self._policy.reuses and type(worker).work is Worker.work
 
+    def adopt(self, seat: Any, job: Job, hand: Hand) -> Member:
+        """Make a member of a worker that a process is at, which runs short ones."""
+        member = self._member(seat, job, hand.process, hand.inflow, hand)
+        member.name, member.seat = job.name, seat.name
+        self._welcome(member, None)
+        return member
+
     def _hand_over(self, worker: Any, job: Job, share: int) -> Member | None:
         """Have a process that is there run a worker; None where there is none, or it cannot be told."""
-        hand = self._hands.free(share)
+        hand = self.hands.free(share)
         if hand is None:
             return None
         try:
             packed = _instructions.pack_one({**job.instructions, "name": worker.name})
         except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
             packed = None
-        if packed is None or not self._hands.give(hand, worker.name, packed):
-            self._hands.rest(hand)
+        if packed is None or not self.hands.give(hand, worker.name, packed):
+            self.hands.rest(hand)
             return None
         worker._process = hand.process
         return self._member(worker, job, hand.process, hand.inflow, hand)
@@ -246,16 +264,16 @@ class Crew:
         reader, writer = map(above_stdio, os.pipe())
         hand = None
         try:
-            hand = None if share is None else self._hands.prepare(writer, share)
+            hand = None if share is None else self.hands.prepare(writer, share)
             member = self._engage(worker, job, reader, writer, hand)
             worker.work()
             self._check_process(member)
             if hand is not None:
-                self._hands.engage(hand, member.process, member.inflow)
+                self.hands.engage(hand, member.process, member.inflow)
         except BaseException:
             os.close(reader)
             if hand is not None:
-                self._hands.discard(hand)
+                self.hands.discard(hand)
             raise
         finally:
             os.close(writer)
@@ -305,10 +323,10 @@ class Crew:
             _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
-        for pipe in {*self._by_pipe, *self._hands.pipes()}:
+        for pipe in {*self._by_pipe, *self.hands.pipes()}:
             os.close(pipe)
         self._forget()
-        self._hands.forget(hand)
+        self.hands.forget(hand)
         if hand is None:
             _child.run(worker, self._policy.log_dir)
         else:
@@ -348,11 +366,11 @@ class Crew:
         member.usage.take(*member.hand.used(member.notice.head))
         if member.token:
             self._see_to_orphans(member)
-        self._hands.rest(member.hand)
+        self.hands.rest(member.hand)
 
     def supply(self, ready: Iterable[int]) -> None:
         """Send the rest of their orders to those that had no room for them."""
-        self._hands.supply(ready)
+        self.hands.supply(ready)
 
     def _hang_up(self, member: Member) -> None:
         pipe, member.inflow.fd = member.inflow.fd, -1
@@ -366,12 +384,15 @@ class Crew:
         while ended := _next_ended():
             pid, status, rusage = ended
             self._spared_pids.discard(pid)
+            hand = self.hands.of(pid)
+            if hand is not None and hand.batch is not None:
+                self.on_death(hand)
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
                 self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
                 self._members[pid].note_end(status, rusage)
             else:
-                self._hands.gone(pid)
+                self.hands.gone(pid)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
 
@@ -400,7 +421,7 @@ class Crew:
 
     def _remove(self, member: Member) -> None:
         del self._members[member.process.pid or 0]
-        self._hands.gone(member.process.pid or 0)
+        self.hands.gone(member.process.pid or 0)
         if member.ladder is not None:
             self._alone.remove(member.ladder)
 
@@ -478,18 +499,18 @@ class Crew:
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
-        if self._members or self._hands:
+        if self._members or self.hands:
             return False
         return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
 
     def retire(self) -> None:
         """Send away the processes that have nothing to do."""
-        self._hands.retire()
+        self.hands.retire()
 
     @property
     def next_deadline(self) -> float:
         """When `enforce` or `overdue` has something to do, on the monotonic clock."""
-        due = min(self._lookout.next_look, self._chore_at, self._hands.next_deadline)
+        due = min(self._lookout.next_look, self._chore_at, self.hands.next_deadline)
         if self._lingering:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
@@ -505,7 +526,7 @@ class Crew:
         now = time.monotonic()
         while self._lingering and self._lingering[0].leave_by <= now:
             self._lingering.pop(0).process.kill()
-        self._hands.enforce(now)
+        self.hands.enforce(now)
         for ladder in self._ladders:
             ladder.descend(now)
         if self._chore_at <= now:
@@ -540,6 +561,10 @@ class Crew:
             self._spared_pids.add(member.process.pid or 0)  # nobody else is charged with it
             self._remove(member)
         return left
+
+
+def _nothing(hand: Hand) -> None:
+    """Do nothing."""
 
 
 def _guarded(member: Member) -> bool:

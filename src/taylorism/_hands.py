@@ -11,13 +11,15 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from taylorism import _channel
+from taylorism import _channel, _instructions
 from taylorism._channel import ChannelClosed, Inflow, Outflow
 from taylorism._descriptors import above_stdio
+from taylorism._errors import InstructionsNotPicklable
+from taylorism._ledger import Job
 from taylorism._messages import Done
 from taylorism._process import ForkedProcess
 from taylorism._series import Desk
@@ -61,6 +63,10 @@ class Hand:
         Its orders, as long as it may be given some.
     frames : int
         How many it was sent.
+    common : int
+        The number of the common part that it has.
+    batch : Batch or None
+        The short workers that it was given, if that is what it does.
     unbegun : int
         Workers that it was given and had not begun when it ended.
     spent : Spent
@@ -79,6 +85,8 @@ class Hand:
     spent: Spent = _NOTHING
     leave_by: float = float("inf")
     frames: int = 0
+    common: int = -1
+    batch: Any = None
     unbegun: int = 0
     outflow: Any = None
 
@@ -95,10 +103,31 @@ class Hand:
         ChannelClosed
             It has gone.
         """
+        self._send([name], -1, [packed])
+
+    def give_several(self, jobs: Sequence[Job], marks: Mapping[str, Any]) -> None:
+        """Have it run workers one after the other, of instructions as main has packed them, with these marks.
+
+        Raises
+        ------
+        ChannelClosed
+            It has gone.
+        Exception
+            The marks cannot be pickled.
+        """
+        packed, common = _instructions.pack_one(dict(marks)), jobs[0].common
+        assert common is not None
+        segments: list[Any] = [job.packed for job in jobs]
+        if self.common != common.number:
+            segments.insert(0, common.packed)
+            self.common = common.number
+        self._send([job.number for job in jobs], common.number, segments, packed)
+
+    def _send(self, calls: Sequence[str | int], common: int, segments: list[Any], *marks: bytes) -> None:
         self.frames += 1
-        self.left -= 1
-        os.write(self.permits[1], bytes((self.frames % 256,)))
-        self.outflow.push(_channel.encode((self.frames, -1, (name,)), [packed]))
+        self.left -= len(calls)
+        os.write(self.permits[1], bytes((self.frames % 256,)) * len(calls))
+        self.outflow.push(_channel.encode((self.frames, common, calls, *marks), segments))
         self.outflow.flush()
 
     def take_back(self) -> int:
@@ -211,12 +240,25 @@ class Hands:
             hand.give(name, packed)
         except ChannelClosed:
             return False
+        self._see_to(hand)
+        return True
+
+    def give_several(self, hand: Hand, jobs: Sequence[Job], marks: Mapping[str, Any]) -> bool:
+        """Have it run workers one after the other; return whether it could be told."""
+        try:
+            hand.give_several(jobs, marks)
+        except (ChannelClosed, InstructionsNotPicklable):
+            return False
+        self._see_to(hand)
+        return True
+
+    def _see_to(self, hand: Hand) -> None:
+        """Have the rest sent, if there is any, and the hand sent away if this was its last."""
         if not hand.outflow.empty:
             self._full[hand.orders.fileno()] = hand
             self._poller.register(hand.orders.fileno(), select.POLLOUT)
         elif hand.left <= 0:
             hand.send_away()
-        return True
 
     def supply(self, ready: Iterable[int]) -> None:
         """Send the rest of what had no room; `ready` are the descriptors that have some."""
@@ -266,6 +308,10 @@ class Hands:
             if hand.leave_by <= now:
                 hand.leave_by = float("inf")
                 hand.process.kill()
+
+    def of(self, pid: int) -> Hand | None:
+        """Return that of a process."""
+        return self._all.get(pid)
 
     def gone(self, pid: int) -> Hand | None:
         """Forget one whose process has ended, if it is one."""

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from taylorism._errors import DuplicateName, SchedulerError, quote
 from taylorism._messages import Failure, Signal
@@ -35,7 +35,7 @@ from taylorism._policy import Policy
 from taylorism._queues import Listed, PendingQueue
 from taylorism._shares import Granted
 
-__all__ = ["Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
+__all__ = ["Common", "Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
 
 #: what a scheduler adds to the sets that it launches
 _MARKS = ("scheduler_ticket", "scheduler_hooks")
@@ -87,6 +87,13 @@ _ORDERS: dict[Signal, tuple[Intake | None, Flow | None, Todo]] = {
 }
 
 
+class Common(NamedTuple):
+    """The part of the instructions that some sets have in common, pickled, under a number of its own."""
+
+    number: int
+    packed: bytes
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """A set of instructions that is not settled yet.
@@ -99,11 +106,15 @@ class Job:
         What its worker is made of.
     trials : int
         Launches so far.
+    common, packed : Common and bytes, or None
+        Its instructions as main has packed them, if they may be sent on like that.
     """
 
     number: int
     instructions: dict[str, Any]
     trials: int = 0
+    common: Common | None = None
+    packed: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -236,6 +247,17 @@ class Ledger:
         self._listed.keep(self._noted(jobs[len(launch) :]))
         return jobs[: len(launch)]
 
+    def more(self, most: int) -> list[Job]:
+        """Return what may run in the place of a worker that has done, without a decision of its own."""
+        if self.queue is None or self.flow is not Flow.WORKING:
+            return []
+        return [self._jobs.pop(id(each)) for each in self.queue.more(most)]
+
+    @property
+    def waiting(self) -> int:
+        """How many sets wait for a decision."""
+        return len(self._jobs)
+
     def _known(self, taken: list[dict[str, Any]], scheduler: Any) -> list[Job]:
         try:
             return [self._jobs.pop(id(each)) for each in taken]
@@ -306,6 +328,7 @@ class Ledger:
     def try_again(self, job: Job, name: str | None, now: float) -> float:
         """Have a job that failed launched again, under the name that its worker had; return in how many seconds."""
         delay = self.policy.delay(job.trials)
+        job.packed = None
         if name is not None:
             job.instructions["name"] = name
         if delay > 0:

@@ -35,12 +35,13 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from taylorism import _blame, _channel, _errors, _instructions, _signals, _streams, _tree
+from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._court import Court
 from taylorism._crew import Crew, Member
 from taylorism._launcher import Launcher
-from taylorism._ledger import Intake, Job, Ledger, Todo
+from taylorism._ledger import Common, Intake, Job, Ledger, Todo
 from taylorism._messages import (
     Cancel,
     Cancelled,
@@ -76,6 +77,8 @@ _GLIMPSE = 0.1
 ORPHANED_GRACE = 1.0
 
 _NEVER = float("inf")
+#: the same, in milliseconds
+_NAP = int(NAP * 1000)
 #: seconds between two remarks of that kind
 _LONG = 600.0
 #: milliseconds that a wait takes at most: the system cannot count to more than 24 days of them
@@ -135,7 +138,10 @@ class Listener:
         self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured, setup.shared)
         self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
-        self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
+        self._batches = Batches(
+            setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose
+        )
+        self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
         self._clockless = _is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
@@ -173,10 +179,13 @@ class Listener:
         self._see_to_verdict()
         due = self._next_due()
         left = None if due == _NEVER else min(_DAY, max(0, math.ceil((due - time.monotonic()) * 1000)))
-        self._ready = {fd for fd, _ in self._poller.poll(left)}
+        if self._batches.busy:
+            left = _NAP if left is None else min(_NAP, left)
+        self._ready = {fd for fd, _ in self._poller.poll(left)} | self._batches.ready()
 
     def _next_due(self) -> float:
         due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
+        due = min(due, self._batches.next_deadline)
         if self._news and self._may_ask:
             return 0.0
         if self._deciding:
@@ -250,7 +259,7 @@ class Listener:
             return
         accepted: list[Job] = []
         refused: list[tuple[Job, BaseException]] = []
-        for job, broken in _unpacked(frame):
+        for job, broken in _unpacked(frame, self._setup.policy.reuses):
             error = broken or self._objection(job)
             if error is None:
                 accepted.append(job)
@@ -269,6 +278,7 @@ class Listener:
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs."""
         wanted, found = set(order.wanted), set[int | str]()
+        self._batches.find(wanted)
         for job in self._ledger.withdraw(wanted):
             found |= job.callings
             self._court.settle(job, State.CANCELLED)
@@ -289,6 +299,7 @@ class Listener:
     def _obey(self, order: Signal) -> None:
         if order in (Signal.HALT, Signal.STOP, Signal.STOP_LISTENING):
             self._schedule()  # what was ordered before this comes first: RESUME, then STOP_LISTENING
+            self._batches.take_back_all()
         todo = self._ledger.obey(order)
         if todo is Todo.STOP_WORKERS:
             self._crew.stop()
@@ -303,6 +314,10 @@ class Listener:
     def _take_notices(self) -> None:
         self._crew.supply(self._ready)
         for member in self._crew.heard(self._ready):
+            self._listen_to(member)
+        done, members = self._batches.heard(self._ready)
+        self._news = self._news or done
+        for member in members:
             self._listen_to(member)
 
     def _listen_to(self, member: Member, dead: bool = False) -> None:
@@ -327,7 +342,9 @@ class Listener:
     def _release(self, member: Member) -> None:
         """Have a worker that has done make room, whose process goes on."""
         self._crew.release(member)
-        self._ledger.left(member.name)
+        assert member.notice is not None
+        self._batches.learn(member.notice.head)
+        self._ledger.left(member.seat or member.name)
         self._news, self._launcher.crowded = True, False
         self._court.conclude(member)
 
@@ -340,7 +357,7 @@ class Listener:
                 self._let_go(member)
 
     def _let_go(self, member: Member) -> None:
-        self._ledger.left(member.name)
+        self._ledger.left(member.seat or member.name)
         self._news, self._launcher.crowded = True, False
         if member.unbegun and not self._crew.stopping:
             self._court.hand_back(member)
@@ -353,6 +370,7 @@ class Listener:
         for member in self._crew.enforce():
             _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
+        self._news = self._batches.enforce(time.monotonic()) or self._news
         for member in self._crew.overdue():
             self._court.expire(member)
         for member in self._crew.overdrawn():
@@ -451,17 +469,25 @@ def _is_ours(asked: Any) -> bool:
     return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
-def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
-    """Yield a job for each set that main sent, with what is wrong where it does not load."""
+def _unpacked(frame: Frame, keep: bool) -> Iterator[tuple[Job, BaseException | None]]:
+    """Yield a job for each set that main sent, with what is wrong where it does not load.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether it is to be sent on as it came.
+    """
     common: dict[str, Any] = {}
     broken: Exception | None = None
     try:
         common = _instructions.unpack_common(frame.segments[0])
     except Exception as trouble:
         broken = trouble
+    shared = Common(frame.head.numbers[0], bytes(frame.segments[0])) if keep else None
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
-            job, error = Job(number, _instructions.unpack(common, packed)), broken
+            instructions = _instructions.unpack(common, packed)
+            job, error = Job(number, instructions, 0, shared, bytes(packed) if keep else None), broken
         except Exception as trouble:
             job, error = Job(number, {}), broken or trouble
         yield job, error and _blame.not_rebuilt(error)

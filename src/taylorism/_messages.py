@@ -26,6 +26,7 @@ __all__ = [
     "Order",
     "Over",
     "Outcome",
+    "Several",
     "Signal",
     "Snapshot",
     "Start",
@@ -234,6 +235,14 @@ class Movements:
     moves: tuple[Start | End, ...]
 
 
+class Several(NamedTuple):
+    """Event: short workers, one after the other in one process, have done. Segment: their records (`_channel`)."""
+
+    pid: int
+    ticket: int | None
+    trials: int = 1
+
+
 @dataclass(frozen=True)
 class Cancelled:
     """Event: the answer to `Cancel`, when what was wanted is cancelled.
@@ -274,7 +283,7 @@ def to_wire(event: Event) -> object:
     To pickle an instance, or load it, looks up its class by name; in the listener, between two forks, that copies
     pages.
     """
-    if isinstance(event, WorkerDone):
+    if isinstance(event, (WorkerDone, Several)):
         return tuple(event)
     if isinstance(event, Movements):
         return [_flat(move) for move in event.moves]
@@ -284,7 +293,7 @@ def to_wire(event: Event) -> object:
 def from_wire(head: object) -> object:
     """Return the event that was sent as `head`."""
     if isinstance(head, tuple):
-        return WorkerDone(*head)
+        return WorkerDone(*head) if len(head) == len(WorkerDone._fields) else Several(*head)
     if isinstance(head, list):
         return Movements(tuple(map(_move, head)))
     return head
@@ -303,4 +312,4 @@ def _move(flat: tuple[Any, ...]) -> Start | End:
     return End._make((*rest, None if start is None else Start._make(start)))
 
 
-Event = Hello | Movements | WorkerDone | WorkerFailed | Cancelled | Snapshot | Over
+Event = Hello | Movements | WorkerDone | Several | WorkerFailed | Cancelled | Snapshot | Over

@@ -72,6 +72,14 @@ class PendingQueue:
         """
         raise NotImplementedError
 
+    def more(self, most: int) -> list[Instructions]:
+        """Take out sets that may run one after the other in the place of one that runs, without being asked again.
+
+        They are for a process that runs several workers, and have no ticket of their own. A queue in which what may
+        start depends on more than a free slot gives none: that is the default.
+        """
+        return []
+
     def started(self, name: str, instructions: Instructions, now: float) -> None:
         """Note that a worker of that name has been hired for a set that was taken."""
 
@@ -163,6 +171,10 @@ class Fifo(PendingQueue):
             taken.append(self._sets.popitem(last=False)[1])
         self._mark(workers, taken)
         return taken
+
+    def more(self, most: int) -> list[Instructions]:
+        """See `PendingQueue.more`."""
+        return [self._sets.popitem(last=False)[1] for _ in range(min(most, len(self._sets)))]
 
     def __len__(self) -> int:
         return len(self._sets)

@@ -22,6 +22,7 @@ from taylorism._messages import (
     Hello,
     Movements,
     Over,
+    Several,
     Snapshot,
     Start,
     State,
@@ -36,6 +37,8 @@ __all__ = ["Results", "View"]
 
 T = TypeVar("T")
 
+#: why the memory of a short worker is not known
+_SHARED = "its process ran many short workers, whose memory cannot be told apart"
 #: failing workers that the message of a `WorkersFailed` quotes
 _QUOTED = 10
 
@@ -128,7 +131,7 @@ class Results:
         self._failure: Failure | None = None
         self._failed: dict[int | None, tuple[str, BaseException]] = {}
         self._together: tuple[int, _errors.WorkersFailed] | None = None
-        self._records: dict[int, dict[str, Any]] = {}
+        self._records: dict[Any, dict[str, Any]] = {}
         self._stopped: tuple[str, ...] = ()
         self._pending: list[dict[str, Any]] = []
         self._in: dict[str, dict[int, None]] = {state: {} for state in _STATES}
@@ -199,6 +202,8 @@ class Results:
         event = from_wire(frame.head)
         if isinstance(event, WorkerDone):
             self._note_report(number, event, frame.segments)
+        elif isinstance(event, Several):
+            self._note_several(number, event, frame.segments[0])
         elif isinstance(event, Movements):
             self._note_movements(event)
         elif isinstance(event, WorkerFailed):
@@ -218,7 +223,7 @@ class Results:
         self.over = True
         self._held.clear()
 
-    def _note_report(self, number: int, event: WorkerDone, segments: Sequence[Any]) -> None:
+    def _note_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
         """Open a report; one that does not open is a failure of its worker."""
         try:
             report = _errors.load_surely(lambda: _channel.open_object(segments))
@@ -228,6 +233,17 @@ class Results:
         else:
             self._records[number] = {"name": event.name, "report": report}
         self._move(event.number, _LEAVING)
+
+    def _note_several(self, number: int, event: Several, packed: Any) -> None:
+        """Take in what many short workers say; each step may be made twice."""
+        for place, record in enumerate(_channel.records(packed)):
+            which, name, began, ended, user, system, _, report = record
+            start = Start(which, name, event.pid, event.ticket, event.trials, began)
+            view = self._view(which)
+            self._note_start(view, start)
+            view.end = End(which, State.DONE, ended, None, user, system, None, _SHARED, event.trials, start)
+            self._note_report((number, place), WorkerDone(name, which), (report,))
+            self._move(which, view.end.state if which not in self._failed else State.FAILED)
 
     def _note_movements(self, event: Movements) -> None:
         for move in event.moves:

@@ -133,13 +133,16 @@ class Series:
         self._permits = _Permits(desk.permits)
         self._sets = self._permitted()
         self._surroundings = _Surroundings()
-        self._common: tuple[int, dict[str, Any]] = (-1, {})
+        self._sent: dict[str, Any] = {}  # the common part that came last
+        self._common: dict[str, Any] = {}
+        self._marks: dict[str, Any] = {}
+        self._number: int | None = None  # of a set that came with others
 
     def live(self, worker: Any) -> NoReturn:
         """Run `worker`, then what is ordered; leave when no more will come, or one has failed."""
-        interruption = _signals.Interruption()
+        interruption, meter = _signals.Interruption(), _Meter()
         while worker is not None:
-            meter = _Meter()
+            meter.begin()
             result = _child.attempt(worker, interruption, self._log_dir)
             if result.error is not None:
                 _child.finish(worker, result)
@@ -153,6 +156,10 @@ class Series:
         """Send a report, and say whether this process goes on."""
         stays = self._surroundings.restore(bool(worker.scheduler_hooks))
         head, segments = self._messenger.packed(result)
+        if self._number is not None and stays and len(segments) == 1 and isinstance(head, bytes):
+            record = _channel.pack_record(self._number, result.name, segments[0], *meter.read())
+            _channel.write_all(self._desk.notices, [record])
+            return
         if isinstance(head, bytes) or head.failure is None:
             head = Done(stays, result.name, *meter.read(), "" if isinstance(head, bytes) else head.text)
             _channel.write_all(self._desk.notices, _channel.encode(tuple(head), segments))
@@ -178,30 +185,36 @@ class Series:
     def _permitted(self) -> Iterator[Any]:
         """Yield a Worker for each set that comes with its permit, as long as any may come."""
         for frame in self._frames():
-            sequence, common, names = frame.head
-            sets = self._with_common(common, frame.segments)
-            for name, packed in zip(names, sets, strict=True):
+            sequence, common, calls, *marks = frame.head
+            segments = self._with_common(common, calls, frame.segments)
+            self._marks = _instructions.unpack_common(marks[0]) if marks else {}
+            for call, packed in zip(calls, segments, strict=True):
                 if not self._permits.take(sequence):
                     break
-                yield self._hired(name, packed)
+                self._number = call if marks else None
+                yield self._hired(call, packed)
 
-    def _with_common(self, common: int, segments: Sequence[Any]) -> Sequence[Any]:
+    def _with_common(self, common: int, calls: Sequence[Any], segments: Sequence[Any]) -> Sequence[Any]:
         """Keep the common part, if it is there; return the sets."""
         if common < 0:
-            self._common = (-1, {})
+            self._common = {}
             return segments
-        if common != self._common[0]:
-            self._common = common, _instructions.unpack_common(segments[0])
-        return segments[1:]
+        if len(segments) > len(calls):
+            self._sent = _instructions.unpack_common(segments[0])
+            segments = segments[1:]
+        self._common = self._sent
+        return segments
 
-    def _hired(self, name: str, packed: Any) -> Any:
+    def _hired(self, call: str | int, packed: Any) -> Any:
         """Build a Worker; where that fails, the process ends with it."""
+        instructions: dict[str, Any] = {}
         try:
-            instructions = _instructions.unpack(self._common[1], packed)
+            instructions = _instructions.unpack(self._common, packed) | self._marks
             worker = _hiring.hire(instructions, self._shared)
         except Exception as error:
             hopeless = isinstance(error, _hiring.HOPELESS)
-            self._messenger.put(_child.Result(name, error=error, hopeless=hopeless))
+            name = call if isinstance(call, str) else instructions.get("name") or f"#{call}"
+            self._messenger.put(_child.Result(str(name), error=error, hopeless=hopeless))
             _child.leave(1)
         worker.messenger = self._messenger
         return worker
@@ -219,16 +232,21 @@ class Series:
 
 
 class _Meter:
-    """What one Worker takes of the processor, in a process that others have used."""
+    """What one Worker takes of the processor, in a process that others have used; its hire included."""
 
     def __init__(self) -> None:
+        self._before = _spent()
+        self._began = 0.0
+
+    def begin(self) -> None:
+        """Note the time."""
         self._began = time.time()
-        self._start = _spent()
 
     def read(self) -> tuple[float, float, float, float, int]:
         """Return when it began and ended, seconds in user and system mode, and the process's peak of memory."""
-        user, system, peak = _spent()
-        return self._began, time.time(), user - self._start[0], system - self._start[1], peak
+        before, self._before = self._before, _spent()
+        user, system, peak = self._before
+        return self._began, time.time(), user - before[0], system - before[1], peak
 
 
 def _spent() -> tuple[float, float, int]:

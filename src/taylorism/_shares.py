@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # without `typing`, a fourth of the time of our import
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["CpuShare", "Granted", "given_share", "share_of"]
+__all__ = ["CpuShare", "Granted", "given_share", "share_among", "share_of"]
 
 
 class Granted(int):
@@ -55,4 +55,9 @@ def share_of(worker: Any) -> CpuShare:
 
 def given_share(worker: Any) -> int:
     """Return how many cpus the scheduler gives to a worker; 0 where it does not say."""
-    return next((hook.ncpus for hook in worker.scheduler_hooks or () if isinstance(hook, CpuShare)), 0)
+    return share_among(worker.scheduler_hooks)
+
+
+def share_among(hooks: Any) -> int:
+    """Return how many cpus are given by one of the hooks of a scheduler; 0 where none is."""
+    return next((hook.ncpus for hook in hooks or () if isinstance(hook, CpuShare)), 0)

@@ -57,6 +57,8 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
     scheduler_ticket: int | None
     scheduler_hooks: Any
 
+    __process: Any = None
+
     _abstract = True
     _collector = ("worker",)
     _footprint: ClassVar[Any] = dict(
@@ -88,14 +90,23 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
         if self.name is None:
             self.name = _uuid4()
         self._parent_pid = os.getpid()
-        self._process = _new_process(self)
         self._terminating = False
         self._messenger: Any = None
 
     def __del__(self) -> None:
-        process = self.__dict__.get("_process")  # none where `__init__` has failed
-        if process is not None:
-            process.dispose()
+        if self.__process is not None:
+            self.__process.dispose()
+
+    @property
+    def _process(self) -> Any:
+        """The process, which is made when it is asked for."""
+        if self.__process is None:
+            self.__process = _new_process(self)
+        return self.__process
+
+    @_process.setter
+    def _process(self, process: Any) -> None:
+        self.__process = process
 
     @property
     def messenger(self) -> Any:
