@@ -331,7 +331,7 @@ def test_whoever_is_stopped_goes_with_all_that_it_has_started(how, tmp_path):
 def test_a_command_may_say_its_last_words(tmp_path):
     """Somebody reads them, though they fill the pipe, until it has ended."""
     script = "trap 'seq 100000; echo done > {0}/last; exit' TERM; echo $$ > {0}/pid; while :; do sleep 0.01; done"
-    boss = taylorism.Boss()
+    boss = taylorism.Boss(stop_grace=30)
     boss.set_instructions(dict(kind="shell"), [dict(command=script.format(tmp_path))])
     boss.make_them_work()
     pid_in(tmp_path / "pid")
