@@ -484,8 +484,8 @@ class Boss:
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
         """Have a worker call ``function(*args, **kwargs)``, as an executor of `concurrent.futures` does.
 
-        A new Boss is set to work. What the call raises is raised by its future alone, whatever `on_error` says, and
-        what it returns is no record of the report.
+        A new Boss is set to work, unless it was halted. What the call raises is raised by its future alone,
+        whatever `on_error` says, and what it returns is no record of the report.
 
         Parameters
         ----------
@@ -513,7 +513,7 @@ class Boss:
 
         self._raise_what_stopped()
         future = submit(self, function, args, kwargs)
-        self._begin()
+        self._begin_calls()
         return future
 
     def map(
@@ -561,8 +561,12 @@ class Boss:
 
         self._raise_what_stopped()
         values = map_in_order(self, function, iterables, timeout, chunksize, attributes)
-        self._begin()
+        self._begin_calls()
         return values
+
+    def _begin_calls(self) -> None:
+        if not self._link.halted:  # as an executor does, which nobody sets to work
+            self._begin()
 
     @property
     def _calls(self) -> Calls:
