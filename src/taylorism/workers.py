@@ -1,4 +1,4 @@
-"""Workers: commands and functions as tasks, without a class of one's own; public, imported on demand only.
+"""Worker: commands and functions as tasks, without a class of one's own; public, imported on demand only.
 
 ``kind='shell'`` runs a command (`ShellWorker`), ``kind='function'`` calls a function (`FunctionWorker`). A class of
 the user's that knows these kinds itself goes before them.
