@@ -365,6 +365,25 @@ def test_callbacks_are_called_while_main_waits(gate, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_callbacks_of_what_is_cancelled_may_ask_again(gate, caplog):
+    """Any future, its own included, and the Boss; each is called once."""
+    told = []
+    with taylorism.Boss(scheduler=slots(1)) as boss:
+        running, *waiting = boss.submit(read, gate), boss.submit(square, 2), boss.submit(square, 3)
+
+        def tell(future):
+            told.append((future, [each.done() for each in waiting], boss.wait(0)))
+
+        for future in waiting:
+            future.add_done_callback(tell)
+        boss.cancel(*(future.id for future in waiting))
+        assert cf.wait(waiting).not_done == set()
+        assert len(told) == 2 and {each for each, *_ in told} == set(waiting)
+        unlock(gate)
+        assert running.result() == gate
+    assert not caplog.records
+
+
 def test_a_callback_is_called_though_nobody_keeps_the_future():
     """At the latest at the end of the block."""
     told = []

@@ -298,8 +298,9 @@ def test_a_command_that_cannot_be_started(tmp_path):
             ShellWorker(kind="shell", **instructions)._task()
         assert repr(instructions["command"])[:100] in str(caught.value)
         assert repr(os.path.abspath(instructions.get("cwd", "."))) in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        ShellWorker(kind="shell", command="true", stdout="nowhere/out")._task()
+    for wrong in (dict(stdout="nowhere/out"), dict(stderr="nowhere/err"), dict(stdin="nowhere/in")):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            ShellWorker(kind="shell", command="true", **wrong)._task()
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from taylorism import _errors, _logs
 from taylorism._compat import SignalInterruptError
+from taylorism._descriptors import above_stdio
 from taylorism._process import in_words, watch
 from taylorism._signals import postponed
 
@@ -101,7 +102,7 @@ class _Captured(_Nothing):
     """
 
     def __init__(self, log: int | None) -> None:
-        self.fd, writer = os.pipe()
+        self.fd, writer = map(above_stdio, os.pipe())
         os.set_blocking(self.fd, False)
         self.target = open(writer, "wb", 0)  # noqa: SIM115 - closed by `begun` or `close`
         self._log = log
@@ -220,9 +221,7 @@ class Program:
         """
         with ExitStack() as stack:
             stdin = stack.enter_context(_source(self._located(self._files[0])))
-            outputs = self._outputs()
-            for output in outputs:
-                stack.callback(output.close)
+            outputs = self._outputs(stack)
             self._see_through(stack, stdin, outputs, led)
             self.stdout, self.stderr = (output.text() for output in outputs)
 
@@ -252,10 +251,14 @@ class Program:
         """Return a path as the program would understand it."""
         return os.path.join(self._cwd or "", path) if isinstance(path, str) else path
 
-    def _outputs(self) -> list[Any]:
+    def _outputs(self, stack: ExitStack) -> list[Any]:
         out, err = map(self._located, self._files[1:])
         same = isinstance(out, str) and out == err  # opened twice, they would write over one another
-        return [_output(out, 1), _output(subprocess.STDOUT if same else err, 2)]
+        outputs = []
+        for number, target in enumerate((out, subprocess.STDOUT if same else err), start=1):
+            outputs.append(_output(target, number))
+            stack.callback(outputs[-1].close)
+        return outputs
 
     def _start(self, stdin: Any, outputs: list[Any]) -> subprocess.Popen[bytes]:
         try:

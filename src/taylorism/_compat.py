@@ -26,6 +26,7 @@ __all__ = [
     "SignalInterruptError",
     "announce_logger",
     "become_multiprocessing_child",
+    "cancel_future",
     "drive_waiters",
     "forget_multiprocessing_child",
     "handled_signals",
@@ -140,3 +141,16 @@ class _DrivenEvent:
 def drive_waiters(future: Any, wait_until: Callable[[Callable[[], bool], float], bool]) -> None:
     """Have who waits for `future` by `concurrent.futures` call `wait_until`, with a condition and seconds."""
     future._waiters = _Waiters(wait_until)
+
+
+def cancel_future(future: Any) -> None:
+    """Cancel a future whose call is not made any more, and tell who waits for it; harmless when repeated.
+
+    A callback may come here again before the waiters are told, and that is allowed only once.
+    """
+    from concurrent.futures import Future
+
+    Future.cancel(future)
+    with future._condition:
+        if future._state == "CANCELLED":
+            future.set_running_or_notify_cancel()

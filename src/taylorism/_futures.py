@@ -147,8 +147,7 @@ class CallFuture(Future[Any]):
                 self.set_exception(value)
             else:
                 self._why = why
-                super().cancel()
-                self.set_running_or_notify_cancel()
+                _compat.cancel_future(self)
         self._boss = None
 
     def __repr__(self) -> str:
