@@ -44,7 +44,7 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_process"},
-    "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
+    "people": {"_calls", "_child", "_commands", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
         "_batches",
         "_blame",
@@ -62,10 +62,9 @@ LAYERS = {
         "_upstream",
         "_usage",
     },
-    "main": {"_boss", "_link", "_progress", "_results", "_run", "_status"},
-    "door": {"__init__", "_shared", "examples", "util"},
-    "on demand": {
-        "compat",
+    "main": {"_boss", "_futures", "_link", "_progress", "_results", "_run", "_status"},
+    "door": {"__init__", "_shared", "compat", "examples", "util", "workers"},
+    "neighbours": {
         "compat._joberrors",
         "compat._joblist",
         "compat._jobpool",
@@ -73,6 +72,7 @@ LAYERS = {
         "compat._jobtree",
         "compat._jobworker",
         "compat.jobfolder",
+        "compat.parallel",
     },
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules}
@@ -141,9 +141,9 @@ def test_every_module_has_its_layer():
 
 def test_the_check_sees_imports():
     """Those in functions, and those of a module of the package, too."""
-    code = "from taylorism import _a, Boss\nfrom taylorism._b import x\ndef f():\n import psutil.y"
-    tree = ast.parse(code)
-    assert set(imported(tree, ours=True)) == {"__init__", "_b"}
+    code = "from taylorism import _boss, Boss\nfrom taylorism._link import x\ndef f():\n import psutil.y"
+    tree = ast.parse(f"{code}\nimport taylorism.compat.parallel\nfrom taylorism.compat import parallel, nothing")
+    assert set(imported(tree, ours=True)) == {"__init__", "_boss", "_link", "compat", "compat.parallel"}
     assert set(imported(tree, ours=False)) == {"psutil"}
     assert "_channel" in set(imported(TREES["_crew"], ours=True))
 
@@ -154,7 +154,7 @@ EXCEPTIONS = {("_worker", "schedulers")}
 
 @pytest.mark.parametrize("module", TREES)
 def test_imports_go_one_way(module):
-    """Leaves < vocabulary < transport < people < session < main < door."""
+    """Leaves < vocabulary < transport < people < session < main < door < neighbours."""
     found = set(imported(TREES[module], ours=True)) - checked_only(TREES[module])
     wrong = {each for each in found if LEVEL[each] > LEVEL[module] and (module, each) not in EXCEPTIONS}
     assert not wrong, f"{module} imports what is above it: {wrong}"

@@ -61,6 +61,7 @@ def test_the_design_has_all_modules() -> None:
     table = (DOCS / "design.md").read_text("utf-8").partition("## Modules")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
-    package = Path(taylorism.__file__).parent
-    modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
+    source = Path(taylorism.__file__).parent
+    files = [path.relative_to(source).with_suffix("") for path in source.rglob("*.py")]
+    modules = {".".join(path.parts).removesuffix(".__init__") for path in files}
     assert told == modules - {"util"}  # named in the row of _shared

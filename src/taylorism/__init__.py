@@ -61,6 +61,8 @@ __all__ = [
     "BindedWorker",
     "Boss",
     "BossDied",
+    "BossEnded",
+    "CommandFailed",
     "DuplicateName",
     "InstructionsNotPicklable",
     "MaxThreadsScheduler",
@@ -110,7 +112,7 @@ def __getattr__(name: str) -> Any:
     Much that imports us defines Workers and sets none to work. Schedulers are imported at once: whoever has
     imported us may ask ``footprints.proxy.scheduler`` for one. `Boss` brings what its listener needs: see there.
     """
-    if name in ("examples", "util"):
+    if name in ("compat", "examples", "util", "workers"):
         return importlib.import_module(f"taylorism.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'taylorism' has no attribute {name!r}")

@@ -283,7 +283,7 @@ class Crew:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
         os.set_blocking(reader, False)
         worker.messenger = _child.NoticePipe(writer, self._shown)
-        token = _token(reader) if self._policy.sees_to_one else ""
+        token = _token(reader) if self._policy.sees_to_one or job.call else ""
         process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid(), hand))
         worker._process = process
         return self._member(worker, job, process, Inflow(reader), hand, token)
@@ -291,7 +291,7 @@ class Crew:
     def _member(
         self, worker: Any, job: Job, process: Any, inflow: Inflow, hand: Hand | None, token: str = ""
     ) -> Member:
-        if not token and self._policy.sees_to_one:
+        if not token and (self._policy.sees_to_one or job.call):
             token = _token(inflow.fd)
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         self._lookout.welcome()

@@ -11,13 +11,16 @@ from typing import Any
 
 import footprints
 
+from taylorism import _calls
 from taylorism._choice import Choices
 from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
 
-__all__ = ["HOPELESS", "hire", "tell_instructions"]
+__all__ = ["HOPELESS", "SPECIALISTS", "hire", "is_taken", "tell_instructions"]
 
 #: what another trial would only say again
 HOPELESS = (NoAdequateWorker, DuplicateName, BadOption)
+#: the classes of `taylorism.workers`, by their `kind`; filled when that module is imported
+SPECIALISTS: dict[str, Any] = {}
 
 #: characters of one attribute in the list of the instructions of a guilty worker
 _SHOWN = 10_000
@@ -80,6 +83,25 @@ def _refuse_endless(attributes: Mapping[str, Any]) -> None:
             )
 
 
+def _specialist(attributes: dict[str, Any]) -> Any:
+    """Return a worker of the class of ours that these attributes name, or None.
+
+    No other class is asked, since a command may hold what footprints would replace, ``[name]``, and another class
+    may have an attribute `command`.
+    """
+    kind = attributes.get("kind")
+    cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
+    resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
+    return cls(resolved, checked=True) if cls is not None and resolved else None
+
+
+def is_taken(attributes: Mapping[str, Any]) -> bool:
+    """Whether a class of the user's knows the `kind` of these attributes, and hence goes before ours."""
+    ours = SPECIALISTS.values()
+    knowing = [cls for cls in _collector() if cls not in ours and "kind" in cls.footprint_retrieve().allkeys()]
+    return any(cls.footprint_couldbe(attributes)[0] for cls in knowing if not _replaced(cls))
+
+
 def _replaced(cls: type) -> bool:
     """Whether another Worker class has taken the name of this one, in the module where it was defined."""
     now = getattr(sys.modules.get(cls.__module__), cls.__qualname__, cls)
@@ -96,7 +118,8 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     Exception
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
-    worker = _chosen({**instructions, **shared})
+    attributes = {**instructions, **shared}
+    worker = _calls.caller(attributes) or _specialist(attributes) or _chosen(attributes)
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "

@@ -108,6 +108,8 @@ class Job:
         Launches so far.
     common, packed : Common and bytes, or None
         Its instructions as main has packed them, if they may be sent on like that.
+    call : bool
+        Whether it has a future, which is told of its failure: that stops nothing.
     """
 
     number: int
@@ -115,6 +117,7 @@ class Job:
     trials: int = 0
     common: Common | None = None
     packed: bytes | None = None
+    call: bool = False
 
     @property
     def name(self) -> str:
@@ -323,7 +326,7 @@ class Ledger:
             return Sentence.STOP
         if again and job.trials < self.policy.max_trials and self.flow is not Flow.STOPPED:
             return Sentence.RETRY
-        return Sentence.STOP if self.policy.stops else Sentence.GO_ON
+        return Sentence.STOP if self.policy.stops and not job.call else Sentence.GO_ON
 
     def try_again(self, job: Job, name: str | None, now: float) -> float:
         """Have a job that failed launched again, under the name that its worker had; return in how many seconds."""

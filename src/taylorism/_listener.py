@@ -282,7 +282,8 @@ class Listener:
         for job in self._ledger.withdraw(wanted):
             found |= job.callings
             self._court.settle(job, State.CANCELLED)
-        leaving = list(filter(self._court.may_be_cancelled, self._crew.called(wanted)))
+        running = [] if order.pending_only else self._crew.called(wanted)
+        leaving = list(filter(self._court.may_be_cancelled, running))
         for member in leaving:
             found |= {member.job.number, member.name}
             self._crew.stop_one(member, State.CANCELLED)
@@ -486,10 +487,11 @@ def _unpacked(frame: Frame, keep: bool) -> Iterator[tuple[Job, BaseException | N
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0])) if keep else None
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
-            instructions = _instructions.unpack(common, packed)
-            job, error = Job(number, instructions, 0, shared, bytes(packed) if keep else None), broken
+            instructions, calls = _instructions.unpack(common, packed), frame.head.calls
+            job = Job(number, instructions, common=shared, packed=bytes(packed) if keep else None, call=calls)
+            error = broken
         except Exception as trouble:
-            job, error = Job(number, {}), broken or trouble
+            job, error = Job(number, {}, call=frame.head.calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
 
 
