@@ -159,7 +159,7 @@ def forget_multiprocessing_child(process: object) -> None:
 # `concurrent.futures.wait` and `as_completed` hang a waiter into each future, whose event somebody is to set.
 
 
-class _Waiters(list[Any]):
+class _Waiters(list):  # type: ignore[type-arg]
     """The waiters of a future that is moved by who waits."""
 
     def __init__(self, wait_until: Callable[[Callable[[], bool], float], bool]) -> None:
