@@ -55,6 +55,8 @@ class Policy:
         Whether main shows how far the work is.
     memory_guard : {None, 'warn', 'stop'}
         What happens to a worker that uses far more memory than it has declared.
+    quiet : bool
+        Whether nothing is said on standard error, neither in the listener nor in the workers.
     """
 
     on_error: str = "stop"
@@ -65,6 +67,7 @@ class Policy:
     log_dir: str | None = None
     progress: bool = False
     memory_guard: str | None = None
+    quiet: bool = False
 
     @property
     def stops(self) -> bool:
