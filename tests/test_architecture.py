@@ -12,7 +12,14 @@ import pytest
 import taylorism
 
 SOURCE = Path(taylorism.__file__).parent
-TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.glob("*.py"))}
+
+
+def dotted(path):
+    """Return the name of a module within the package: ``_boss``, ``compat``, ``compat.parallel``."""
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {dotted(path): ast.parse(path.read_text("utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
 
 #: from below to above: a module may import what is below it, and its own layer where that makes no circle
 LAYERS = {
@@ -35,7 +42,7 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_process"},
-    "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
+    "people": {"_child", "_commands", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
         "_blame",
         "_court",
@@ -50,7 +57,8 @@ LAYERS = {
         "_usage",
     },
     "main": {"_boss", "_link", "_progress", "_results", "_run", "_status"},
-    "door": {"__init__", "_shared", "examples", "util"},
+    "door": {"__init__", "_shared", "compat", "examples", "util", "workers"},
+    "neighbours": set(),
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules}
 
@@ -94,7 +102,15 @@ def _named(full, name, ours):
         if not ours:
             yield parts[0]
     elif ours:
-        yield parts[1] if len(parts) > 1 else name if name in TREES else "__init__"
+        yield next((each for each in _within([*parts[1:], name]) if each in TREES), "__init__")
+
+
+def _within(parts):
+    """Yield the names that may be a module, the longest first: what follows may be a name of it."""
+    parts = [part for part in parts if part]
+    while parts:
+        yield ".".join(parts)
+        parts.pop()
 
 
 def checked_only(tree):
@@ -114,9 +130,9 @@ def test_every_module_has_its_layer():
 
 def test_the_check_sees_imports():
     """Those in functions, and those of a module of the package, too."""
-    code = "from taylorism import _a, Boss\nfrom taylorism._b import x\ndef f():\n import psutil.y"
-    tree = ast.parse(code)
-    assert set(imported(tree, ours=True)) == {"__init__", "_b"}
+    code = "from taylorism import _boss, Boss\nfrom taylorism._link import x\ndef f():\n import psutil.y"
+    tree = ast.parse(f"{code}\nimport taylorism.compat.parallel\nfrom taylorism.compat import parallel, nothing")
+    assert set(imported(tree, ours=True)) == {"__init__", "_boss", "_link", "compat"}
     assert set(imported(tree, ours=False)) == {"psutil"}
     assert "_channel" in set(imported(TREES["_crew"], ours=True))
 
@@ -127,7 +143,7 @@ EXCEPTIONS = {("_worker", "schedulers")}
 
 @pytest.mark.parametrize("module", TREES)
 def test_imports_go_one_way(module):
-    """Leaves < vocabulary < transport < people < session < main < door."""
+    """Leaves < vocabulary < transport < people < session < main < door < neighbours."""
     found = set(imported(TREES[module], ours=True)) - checked_only(TREES[module])
     wrong = {each for each in found if LEVEL[each] > LEVEL[module] and (module, each) not in EXCEPTIONS}
     assert not wrong, f"{module} imports what is above it: {wrong}"

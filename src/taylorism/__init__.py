@@ -27,6 +27,7 @@ from taylorism._errors import (
     BadOption,
     BadScheduler,
     BossDied,
+    CommandFailed,
     DuplicateName,
     InstructionsNotPicklable,
     MemoryExceeded,
@@ -57,6 +58,7 @@ __all__ = [
     "BindedWorker",
     "Boss",
     "BossDied",
+    "CommandFailed",
     "DuplicateName",
     "InstructionsNotPicklable",
     "MaxThreadsScheduler",
@@ -98,6 +100,6 @@ communications_timeout = 0.01
 
 def __getattr__(name: str) -> Any:
     """Import the submodules that load numpy, or define workers, when they are asked for."""
-    if name in ("examples", "util"):
+    if name in ("compat", "examples", "util", "workers"):
         return importlib.import_module(f"taylorism.{name}")
     raise AttributeError(f"module 'taylorism' has no attribute {name!r}")

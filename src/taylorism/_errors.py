@@ -28,6 +28,7 @@ __all__ = [
     "BadOption",
     "BadScheduler",
     "BossDied",
+    "CommandFailed",
     "DuplicateName",
     "InstructionsNotPicklable",
     "MemoryExceeded",
@@ -90,6 +91,31 @@ class WorkerDied(TaylorismError):
     name: str
     exitcode: int | None
     instructions: str
+
+
+class CommandFailed(TaylorismError):
+    """A command (``kind='shell'``) has failed: read what it wrote, mend it, or give ``check=False``.
+
+    Attributes
+    ----------
+    name : str
+        The worker's name.
+    command : str or list of str
+        What was run.
+    returncode : int
+        Its exit status; the negative number of the signal that killed it.
+    signal : str
+        The signal that killed it in words, ``'SIGKILL'``; empty where none did. It may be the shell that says so.
+    stdout, stderr : str
+        The last 10 000 characters of what it wrote.
+    """
+
+    name: str
+    command: str | list[str]
+    returncode: int
+    signal: str
+    stdout: str
+    stderr: str
 
 
 class WorkerTimeout(TaylorismError, TimeoutError):

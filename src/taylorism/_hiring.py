@@ -11,7 +11,10 @@ import footprints
 
 from taylorism._errors import NoAdequateWorker, TaylorismError, quote
 
-__all__ = ["hire", "tell_instructions"]
+__all__ = ["SPECIALISTS", "hire", "tell_instructions"]
+
+#: the classes of `taylorism.workers`, by their `kind`; filled when that module is imported
+SPECIALISTS: dict[str, Any] = {}
 
 #: characters of one attribute in the list of the instructions of a guilty worker
 _SHOWN = 10_000
@@ -39,6 +42,26 @@ def _chosen(attributes: dict[str, Any]) -> Any:
     return _collector().load(**attributes)
 
 
+def _specialist(attributes: dict[str, Any]) -> Any:
+    """Return a worker of the class of ours that these attributes name, or None.
+
+    No other class is asked, since a command may hold what footprints would replace, ``[name]``, and another class
+    may have an attribute `command`; but who knows a `kind` as well comes first: nobody is displaced.
+    """
+    kind = attributes.get("kind")
+    cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
+    if cls is None or any(_knows_kind(each, attributes) for each in _collector() if each is not cls):
+        return None
+    resolved, _ = cls.footprint_couldbe(attributes)
+    return cls(resolved, checked=True) if resolved else None
+
+
+def _knows_kind(cls: Any, attributes: dict[str, Any]) -> bool:
+    if cls in SPECIALISTS.values() or "kind" not in cls.footprint_retrieve().allkeys() or _replaced(cls):
+        return False
+    return bool(cls.footprint_couldbe(attributes)[0])
+
+
 def _replaced(cls: type) -> bool:
     """Whether another Worker class has taken the name of this one, in the module where it was defined."""
     now = getattr(sys.modules.get(cls.__module__), cls.__qualname__, cls)
@@ -55,7 +78,8 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     Exception
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
-    worker = _chosen({**instructions, **shared})
+    attributes = {**instructions, **shared}
+    worker = _specialist(attributes) or _chosen(attributes)
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "
