@@ -193,6 +193,8 @@ class Limits:
         What may be held by one at a time.
     strict : bool
         Whether what is used has to stay below the capacity.
+    dimensions : 1 or 2
+        How many things are limited.
     """
 
     rank: Callable[[Instructions], Any]
@@ -203,6 +205,7 @@ class Limits:
     mark: Callable[[Workers, list[Instructions], Demand], object]
     gate: Gate
     strict: bool = False
+    dimensions: int = 1
 
 
 class _Entry:
@@ -243,7 +246,7 @@ class Ranked(PendingQueue):
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._forest = Forest(strict=limits.strict)
+        self._forest = Forest(limits.dimensions, strict=limits.strict)
         self._entries: dict[int, _Entry] = {}
         self._back = self._front = 0
         self._parking = _Parking()
