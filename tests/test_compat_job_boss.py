@@ -159,7 +159,7 @@ def test_an_error_of_the_listener_is_no_killing():
 
 
 def test_nothing_is_written_to_standard_error():
-    """By main, by the listener, by workers that are stopped or killed, by commands, by a listener that is killed."""
+    """By main, by the listener, by workers that are stopped or killed, by commands."""
     code = """if True:
         import os, signal, sys, logging
         from test_compat_job_boss import jobs, scheduler, until, JobBoss
@@ -182,4 +182,5 @@ def test_nothing_is_written_to_standard_error():
         boss.dismiss()
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
-    assert (done.stdout.splitlines()[-1], done.stderr) == ("BossDied", "")  # footprints tells of its choice before
+    told = done.stdout.splitlines()  # footprints tells of its choice there
+    assert (told[-1], done.stderr) == ("BossDied", "")

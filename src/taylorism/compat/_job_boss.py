@@ -1,4 +1,4 @@
-"""Main, and for its scheduler the listener: a Boss of commands that tells which have ended, and with what exit code.
+"""Main, and for its scheduler the listener: a Boss of commands that tells which have ended, and how.
 
 It is what a service needs that other programs talk to: nothing is written to the standard error of this process,
 and what goes wrong with a command, or with the listener, is told when it is asked for, not raised.
@@ -12,15 +12,15 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from taylorism import workers  # noqa: F401 - defines kind='shell', in the listener too, which is a fork
+import taylorism.workers  # noqa: F401 - the class of kind='shell', which the listener is to know
 from taylorism._boss import Boss
 from taylorism._compat import SignalInterruptError
-from taylorism._errors import BossDied
+from taylorism._errors import BossDied, CommandFailed
 from taylorism._gates import Gate, Names
 from taylorism._messages import State
 from taylorism._queues import Limits, PendingQueue, Ranked
 from taylorism._shares import share_of
-from taylorism.schedulers import Batch, Instructions, MaxCpusScheduler, Workers
+from taylorism.schedulers import Batch, Instructions, MaxCpusScheduler, Workers, _constantly, _unranked
 
 __all__ = ["CpusAndMemoryScheduler", "JobBoss"]
 
@@ -28,12 +28,10 @@ _log = logging.getLogger("taylorism")
 
 #: what has come to its end, one way or another
 _ENDED = (State.DONE, State.FAILED, State.CANCELLED, State.STOPPED)
-#: characters of the standard error of a command that failed, for the log
-_QUOTED = 2000
 
 
 class CpusAndMemoryScheduler(MaxCpusScheduler):
-    """Never more than ``max_cpus`` cpus, ``max_memory`` and ``max_threads`` workers, in the order of the instructions.
+    """Never more than ``max_cpus`` cpus, ``max_memory`` and ``max_threads`` workers, in the order as they come.
 
     A set that declares no memory counts none. One that has to wait lets smaller ones pass, and what it waits for is
     kept for it.
@@ -64,10 +62,10 @@ class CpusAndMemoryScheduler(MaxCpusScheduler):
         """Return a queue that launches what fits, and reserves for the first what it waits for."""
         capacity = float(self.max_cpus), self.max_memory
         limits = Limits(
-            rank=lambda instructions: 0,
+            rank=_unranked,
             demand=lambda instructions: (float(instructions.get("ncpus") or 1), _declared(instructions)),
             used=lambda worker: (float(share_of(worker).ncpus), float(worker.memory)),
-            capacity=lambda workers: capacity,
+            capacity=_constantly(capacity),
             room=self._room,
             mark=self._mark,
             gate=Gate(Names(), Names()),
@@ -88,13 +86,6 @@ class CpusAndMemoryScheduler(MaxCpusScheduler):
 
 def _declared(instructions: Instructions | Mapping[str, Any]) -> float:
     return float(instructions.get("memory") or 0.0)
-
-
-def _note(name: str, report: Mapping[str, Any]) -> None:
-    """Tell the log of a command that failed; at INFO, which goes to nobody who has not asked for it."""
-    if report["returncode"]:
-        end = report["stderr"][-_QUOTED:]
-        _log.info("job %s ended with exit code %s; the end of its standard error: %s", name, report["returncode"], end)
 
 
 def _time_limit(instructions: Mapping[str, Any]) -> float | None:
@@ -150,14 +141,20 @@ class JobBoss(Boss):
         views = self._link.results.views
         found = [views[number] for number in numbers if number in views]
         ended = [view for view in found if over or view.state in _ENDED]
-        self._note_failures([view.name for view in ended if view.state == State.FAILED])
+        self._take_failures([view.name for view in ended if view.state == State.FAILED])
         return {view.number: self._code(view) for view in ended}
 
-    def _note_failures(self, names: Sequence[str | None]) -> None:
-        """Tell the log why some were stopped, or could not run; as `_note`."""
+    def _take_failures(self, names: Sequence[str | None]) -> None:
+        """Take the exit codes of commands that have failed, and tell the log.
+
+        At INFO, which goes to nobody who has not asked for it: a service has better places for the errors of its
+        jobs, and its standard error may be read by a program.
+        """
         errors = self.errors if names else {}
-        for name in names:
-            _log.info("job %s: %s", name, errors.get(name or ""))
+        for name, error in ((name, errors.get(name)) for name in names if name is not None):
+            if isinstance(error, CommandFailed):
+                self._codes[name] = error.returncode
+            _log.info("job %s: %s", name, error)
 
     def _take_codes(self) -> None:
         """Take the exit codes out of the reports that are new; a step that is taken twice does no harm."""
@@ -165,7 +162,6 @@ class JobBoss(Boss):
             report = record["report"]
             if report is not None:
                 self._codes[record["name"]] = report["returncode"]
-                _note(record["name"], report)
             self._given += 1
             record["report"] = None  # or what all commands have written would be kept as long as the service lives
 

@@ -1,9 +1,8 @@
 """Main, and the worker nodes of jobmon: a distributor of jobmon that runs its jobs with a Boss, and its other half.
 
-`BossDistributor` lives in the process of jobmon's ``DistributorService``, `BossWorkerNode` in that of each job, which
-jobmon's ``worker_node_entry_point`` is. Both implement the protocols of `jobmon.core.cluster_protocol`; jobmon finds
-them by a module ``jobmon.plugins.<cluster type>``, which is a few lines of the site's own (see
-:doc:`coming_from/jobmon`).
+`BossDistributor` lives in the process of jobmon's ``DistributorService``, `BossWorkerNode` in that of each job,
+which is jobmon's ``worker_node_entry_point``. Both implement protocols of `jobmon.core.cluster_protocol`; jobmon
+finds them by a module ``jobmon.plugins.<cluster type>``, a few lines of the site's own: docs/coming_from/jobmon.md.
 
 What the service asks of a distributor, and where each answer comes from::
 
@@ -11,9 +10,9 @@ What the service asks of a distributor, and where each answer comes from::
     get_submitted_or_running()  <- _waiting, _running less what JobBoss.ended() tells
     get_remote_exit_info()      <- _codes
 
-The service has signal handlers that raise, so an exception may come between any two steps here. A job is taken out of
-one place before it is put into the next: at worst it is forgotten, and jobmon, which then sees no heartbeat, tries it
-again; it never runs twice.
+The service has signal handlers that raise, so an exception may come between any two steps here. A job is taken out
+of one place before it is put into the next: at worst it is forgotten, and jobmon, which then sees no heartbeat,
+tries it again; it never runs twice. `stop` leaves nothing, wherever it was interrupted before.
 """
 
 from __future__ import annotations
@@ -56,10 +55,10 @@ _MEMORY_SHARE = 0.75
 _JOB, _STEP = "JOB_ID", "ARRAY_STEP_ID"
 
 
-class BossDistributor(ClusterDistributor):  # type: ignore[misc] # jobmon is not there where types are checked
+class BossDistributor(ClusterDistributor):  # type: ignore[misc] # checked without jobmon
     """Runs the jobs of a jobmon workflow on this machine, by a Boss.
 
-    Its arguments but the first are what the row of the cluster has as ``connection_parameters`` in jobmon's database.
+    All but the name of the cluster are what jobmon's database has as its ``connection_parameters``.
 
     Parameters
     ----------
@@ -225,9 +224,8 @@ class BossDistributor(ClusterDistributor):  # type: ignore[misc] # jobmon is not
         wanted = self._requested(name, requested_resources)
         number = self._next_id()
         ids = {step: f"{number}_{step}" for step in range(array_length)}
-        self._submit(
-            {each: self._instructions(each, command, wanted, str(number), step) for step, each in ids.items()}
-        )
+        job = str(number)
+        self._submit({each: self._instructions(each, command, wanted, job, step) for step, each in ids.items()})
         return ids
 
     def _next_id(self) -> int:
@@ -250,7 +248,7 @@ class BossDistributor(ClusterDistributor):  # type: ignore[misc] # jobmon is not
         if objection:
             raise NeverStartable(
                 f"job {name!r} can never start on cluster {self._cluster_name!r}: {objection}. It requested "
-                f"{quote(dict(resources))}; what there is for all are the parameters cpus and memory of the cluster."
+                f"{quote(dict(resources))}; the parameters cpus and memory of the cluster are what there is for all."
             )
         return wanted
 
@@ -266,7 +264,8 @@ class BossDistributor(ClusterDistributor):  # type: ignore[misc] # jobmon is not
             "env": {_JOB: job, _STEP: None if step is None else str(step)},
             # Nobody reads it: what the command writes is collected by its worker node.
             "stdout": subprocess.DEVNULL if self._log_dir is None else None,
-            "check": False,
+            # When a worker node fails, what its command left is stopped: jobmon will have it run once more.
+            "check": True,
             **wanted,
         }
 
@@ -309,7 +308,7 @@ class BossDistributor(ClusterDistributor):  # type: ignore[misc] # jobmon is not
         return active if distributor_ids is None else active.intersection(map(str, distributor_ids))
 
     def get_queueing_errors(self, distributor_ids: Iterable[str]) -> dict[str, str]:
-        """Return what went wrong in the queue: nothing, since what can never start is refused when it is submitted."""
+        """Return what went wrong in the queue: nothing, for what can never start is refused when submitted."""
         return {}
 
     def get_remote_exit_info(self, distributor_id: str) -> tuple[str, str]:
@@ -428,7 +427,8 @@ class BossWorkerNode(ClusterWorkerNode):  # type: ignore[misc] # as above
             ``'E'``, and what happened in words.
         """
         how = in_words(exit_code)
-        return TaskInstanceStatus.ERROR, f"job {self.distributor_id}: {how}. The end of its standard error: {error_msg}"
+        text = f"job {self.distributor_id}: {how}. The end of its standard error: {error_msg}"
+        return TaskInstanceStatus.ERROR, text
 
     def get_usage_stats(self) -> dict[str, Any]:
         """Return what the command has used, after its end.
@@ -454,8 +454,8 @@ def _entry_point() -> str:
     found = shutil.which(_ENTRY_POINT) or (str(beside) if os.access(beside, os.X_OK) else None)
     if found is None:
         raise BadOption(
-            f"there is no {_ENTRY_POINT}, neither on the PATH nor beside {sys.executable}: jobmon_core installs it; "
-            "put the directory of its programs on the PATH."
+            f"there is no {_ENTRY_POINT}, neither on the PATH nor beside {sys.executable}: jobmon_core installs "
+            "it; put the directory of its programs on the PATH."
         )
     return found
 
