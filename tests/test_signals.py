@@ -11,7 +11,7 @@ from forked import exit_code, fork, in_fork
 
 from taylorism import _signals
 from taylorism._compat import SignalInterruptError
-from taylorism._signals import ENDING, INTERRUPTING, Inbox, Interruption, blocked, die_of
+from taylorism._signals import ENDING, INTERRUPTING, Inbox, Interruption, blocked, die_of, postponed
 
 
 def kill_me(*signums):
@@ -203,6 +203,23 @@ def test_nothing_raises_once_the_task_is_over():
         return interrupted_by(signal.SIGTERM, role)
 
     assert in_fork(check) == (None, "", signal.SIGTERM)
+
+
+def test_a_postponed_signal_raises_at_the_end_of_the_block():
+    """Not within, once, and not again where it has raised before; elsewhere the block does nothing."""
+
+    def check():
+        with postponed():
+            pass
+        role, within = Interruption(), []
+        role.begin()
+        with pytest.raises(SignalInterruptError), postponed():
+            within.append(interrupted_by(signal.SIGTERM, role))
+        with postponed():
+            within.append(interrupted_by(signal.SIGHUP, role))
+        return within
+
+    assert in_fork(check) == [(None, "", signal.SIGTERM)] * 2
 
 
 def test_a_signal_that_comes_before_the_role_is_kept():

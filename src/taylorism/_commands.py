@@ -20,6 +20,7 @@ from typing import IO, Any
 from taylorism import _errors, _logs
 from taylorism._compat import SignalInterruptError
 from taylorism._process import in_words, watch
+from taylorism._signals import postponed
 
 __all__ = ["KEPT", "Program", "told"]
 
@@ -35,6 +36,9 @@ _FULL_PIPE = 1_048_576
 _TICK = 20
 #: what a shell adds to the number of the signal that has killed what it ran
 _BY_SIGNAL = 128
+
+_NAMES = {each.value: each.name for each in signal.Signals}
+_HINTS = {126: "it must not be executed", 127: "a program was not found"}
 
 #: what a program can be given in the place of a path, as in `subprocess`
 _SPECIAL = (subprocess.DEVNULL, subprocess.STDOUT)
@@ -219,8 +223,9 @@ class Program:
             outputs = self._outputs()
             for output in outputs:
                 stack.callback(output.close)
-            process = self._start(stdin, outputs)
-            stack.callback(_end, process)
+            with postponed():  # or a program might run that nobody knows of
+                process = self._start(stdin, outputs)
+                stack.callback(_end, process)
             for output in outputs:
                 output.begun()
             _see_through(process, outputs, led)
@@ -333,18 +338,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def told(command: str | Sequence[str], returncode: int) -> tuple[str, str]:
     """Return how a command has ended, in words, and the name of the signal that killed it, if one did."""
     words = in_words(returncode)
-    if not isinstance(command, str) or returncode <= _BY_SIGNAL - 2:
-        return words, _name(-returncode)
-    if returncode <= _BY_SIGNAL:
-        hint = {126: "it must not be executed", 127: "a program was not found"}.get(returncode)
-        return (f"{words} (the shell: {hint})" if hint else words), ""
-    number = returncode - _BY_SIGNAL
-    name = _name(number)
-    return (f"{words} (the shell: what it ran was {in_words(-number)})" if name else words), name
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}" if number > 0 else ""
+    if returncode < 0:
+        return words, _NAMES.get(-returncode, f"signal {-returncode}")
+    if not isinstance(command, str):
+        return words, ""
+    killer = _NAMES.get(returncode - _BY_SIGNAL, "")
+    hint = f"what it ran was {in_words(_BY_SIGNAL - returncode)}" if killer else _HINTS.get(returncode)
+    return (f"{words} (the shell: {hint})" if hint else words), killer

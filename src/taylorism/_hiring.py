@@ -11,7 +11,7 @@ import footprints
 
 from taylorism._errors import NoAdequateWorker, TaylorismError, quote
 
-__all__ = ["SPECIALISTS", "hire", "tell_instructions"]
+__all__ = ["SPECIALISTS", "hire", "is_taken", "tell_instructions"]
 
 #: the classes of `taylorism.workers`, by their `kind`; filled when that module is imported
 SPECIALISTS: dict[str, Any] = {}
@@ -46,20 +46,19 @@ def _specialist(attributes: dict[str, Any]) -> Any:
     """Return a worker of the class of ours that these attributes name, or None.
 
     No other class is asked, since a command may hold what footprints would replace, ``[name]``, and another class
-    may have an attribute `command`; but who knows a `kind` as well comes first: nobody is displaced.
+    may have an attribute `command`.
     """
     kind = attributes.get("kind")
     cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
-    if cls is None or any(_knows_kind(each, attributes) for each in _collector() if each is not cls):
-        return None
-    resolved, _ = cls.footprint_couldbe(attributes)
-    return cls(resolved, checked=True) if resolved else None
+    resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
+    return cls(resolved, checked=True) if cls is not None and resolved else None
 
 
-def _knows_kind(cls: Any, attributes: dict[str, Any]) -> bool:
-    if cls in SPECIALISTS.values() or "kind" not in cls.footprint_retrieve().allkeys() or _replaced(cls):
-        return False
-    return bool(cls.footprint_couldbe(attributes)[0])
+def is_taken(attributes: Mapping[str, Any]) -> bool:
+    """Whether a class of the user's knows the `kind` of these attributes, and hence goes before ours."""
+    ours = SPECIALISTS.values()
+    knowing = [cls for cls in _collector() if cls not in ours and "kind" in cls.footprint_retrieve().allkeys()]
+    return any(cls.footprint_couldbe(attributes)[0] for cls in knowing if not _replaced(cls))
 
 
 def _replaced(cls: type) -> bool:

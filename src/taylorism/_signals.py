@@ -20,7 +20,7 @@ from taylorism import _compat
 from taylorism._compat import SignalInterruptError
 from taylorism._descriptors import above_stdio
 
-__all__ = ["Inbox", "Interruption", "blocked", "children_inherit", "die_of"]
+__all__ = ["Inbox", "Interruption", "blocked", "children_inherit", "die_of", "postponed"]
 
 #: what ends the listener, in an orderly way
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -194,13 +194,42 @@ class Interruption:
     def take(self, signum: int) -> None:
         """Raise what stands for the signal, the first time; called by the handler."""
         first, self.signum = self.signum is None, self.signum or signum
-        if not (first and self._armed):
-            return
+        if first and self._armed:
+            self._raise(signum)
+
+    def _raise(self, signum: int) -> None:
         if signum == signal.SIGINT:
             self.raised = KeyboardInterrupt()
         else:
             self.raised = SignalInterruptError(f"Signal {signum:d} was caught.")
         raise self.raised
+
+    def postpone(self) -> None:
+        """Let no signal raise before `resume`."""
+        self._armed = False
+
+    def resume(self) -> None:
+        """Raise what a signal would have raised since `postpone`."""
+        self._armed = True
+        if self.signum is not None and self.raised is None:
+            self._raise(self.signum)
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """In a task: let signals raise at the end of this block, not within; elsewhere, do nothing.
+
+    Blocking them in the system would not do: a program that is started meanwhile would never get them.
+    """
+    role = _role
+    if not isinstance(role, Interruption) or role.pid != os.getpid():
+        yield
+        return
+    role.postpone()
+    try:
+        yield
+    finally:
+        role.resume()
 
 
 def die_of(signum: int) -> None:

@@ -71,7 +71,8 @@ class _Sealing(Worker):
     @classmethod
     def footprint_couldbe(cls, rd: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return what `rd` makes of the attributes of this class, or False; from footprints."""
-        return super().footprint_couldbe(cls._seal(rd), *args, **kwargs)
+        resolved, known = super().footprint_couldbe(cls._seal(rd), *args, **kwargs)
+        return (resolved if resolved and not _hiring.is_taken(rd) else False), known
 
     def _check(self) -> None:
         """Raise what is wrong with the attributes."""
