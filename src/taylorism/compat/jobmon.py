@@ -248,7 +248,7 @@ class BossDistributor(ClusterDistributor):  # type: ignore[misc] # checked witho
         if objection:
             raise NeverStartable(
                 f"job {name!r} can never start on cluster {self._cluster_name!r}: {objection}. It requested "
-                f"{quote(dict(resources))}; the parameters cpus and memory of the cluster are what there is for all."
+                f"{quote(dict(resources))}; what there is for all are the cluster's parameters cpus and memory."
             )
         return wanted
 
