@@ -223,14 +223,30 @@ class Program:
             outputs = self._outputs()
             for output in outputs:
                 stack.callback(output.close)
-            with postponed():  # or a program might run that nobody knows of
+            self._see_through(stack, stdin, outputs, led)
+            self.stdout, self.stderr = (output.text() for output in outputs)
+
+    def _see_through(self, stack: ExitStack, stdin: Any, outputs: list[Any], led: bool) -> None:
+        """Start it, and take what it writes until it has ended, also where this process is interrupted.
+
+        Who is reading its last words must not leave before they are said: it would wait for its reader, and be
+        killed.
+        """
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with postponed():  # or it might run, and nobody would know
                 process = self._start(stdin, outputs)
                 stack.callback(_end, process)
             for output in outputs:
                 output.begun()
-            _see_through(process, outputs, led)
-            self.returncode = process.returncode
-            self.stdout, self.stderr = (output.text() for output in outputs)
+            _attend(process, outputs)
+        except (SignalInterruptError, KeyboardInterrupt):
+            if process is not None:
+                if not led:
+                    process.terminate()
+                _attend(process, outputs)
+            raise
+        self.returncode = process.returncode
 
     def _located(self, path: Any) -> Any:
         """Return a path as the program would understand it."""
@@ -287,20 +303,6 @@ def _output(target: str | int | None, log: int) -> _Nothing:
         assert target is not None
         return _Nothing(target)
     return _Captured(log if _logs.logged() else None)
-
-
-def _see_through(process: subprocess.Popen[bytes], outputs: list[Any], led: bool) -> None:
-    """Take what the program writes until it has ended, also where this process is interrupted.
-
-    Who is reading its last words must not leave before they are said: it would wait for its reader, and be killed.
-    """
-    try:
-        _attend(process, outputs)
-    except (SignalInterruptError, KeyboardInterrupt):
-        if not led:
-            process.terminate()
-        _attend(process, outputs)
-        raise
 
 
 def _attend(process: subprocess.Popen[bytes], outputs: list[Any]) -> None:
