@@ -58,7 +58,7 @@ LAYERS = {
     },
     "main": {"_boss", "_link", "_progress", "_results", "_run", "_status"},
     "door": {"__init__", "_shared", "compat", "examples", "util", "workers"},
-    "neighbours": set(),
+    "neighbours": {"compat._job_boss", "compat._resources", "compat.jobmon"},
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules}
 
@@ -68,6 +68,7 @@ FOREIGN = {
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},
     "bronx": {"_compat"},
+    "jobmon": {"compat.jobmon"},
 }
 
 #: lines of a function, its docstring apart
