@@ -364,7 +364,7 @@ def test_it_survives_an_exception_anywhere():
     """Out of a handler that raises, at any step: `stop` leaves nothing, and it starts again."""
     steps = in_fork(interrupted, 0)[3]
     assert steps > 300
-    for at in range(1, steps, steps // 18):
+    for at in range(1, steps, steps // 9):
         came, left, told, _ = in_fork(interrupted, at)
         assert came and left == (set(), []) and told == [("U", "found 5")], at
 
@@ -516,7 +516,7 @@ class Server:
         self.asked = time.monotonic()
         words = route.strip("/").split("/")
         if words[0] == "cluster":
-            return {"cluster": [1, "here", "boss", json.dumps({"parallelism": 4, "cpus": 4})]}
+            return {"cluster": [1, "here", "boss", json.dumps({"parallelism": 4, "cpus": 4, "log_dir": f"{self.logs}/nodes"})]}
         if words[0] == "task_resources":
             return {"requested_resources": "{'cores': 1, 'memory': '200M'}", "queue_name": "all.q"}
         if words[0] == "get_array_task_instance_id":
@@ -648,7 +648,10 @@ def test_jobmon_runs_a_workflow(serve, tmp_path):
     )
     try:
         assert service.stderr.read(5) == b"ALIVE"
-        until(lambda: list(server.status.values()) == ["D", "E", "R", "R"], "the worker nodes", 30.0)
+        try:
+            until(lambda: list(server.status.values()) == ["D", "E", "R", "R"], "the worker nodes", 30.0)
+        finally:  # shown where the test fails
+            print(server.status, *(path.read_text() for path in (tmp_path / "logs" / "nodes").iterdir()))
         server.status[2] = "T"  # as its heartbeats stay away
         until(lambda: server.status[2] == "U", "the triage")
         assert not alive(pid_in(tmp_path / "orphan"))
