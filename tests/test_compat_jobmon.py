@@ -366,7 +366,8 @@ def test_it_survives_an_exception_anywhere():
     assert steps > 300
     for at in range(1, steps, steps // 9):
         came, left, told, _ = in_fork(interrupted, at)
-        assert came and left == (set(), []) and told == [("U", "found 5")], at
+        # The number of steps is not quite the same each time.
+        assert (came or at > 0.8 * steps) and left == (set(), []) and told == [("U", "found 5")], at
 
 
 SERVICE = """
@@ -516,7 +517,8 @@ class Server:
         self.asked = time.monotonic()
         words = route.strip("/").split("/")
         if words[0] == "cluster":
-            return {"cluster": [1, "here", "boss", json.dumps({"parallelism": 4, "cpus": 4, "log_dir": f"{self.logs}/nodes"})]}
+            options = {"parallelism": 4, "cpus": 4, "log_dir": f"{self.logs}/nodes"}
+            return {"cluster": [1, "here", "boss", json.dumps(options)]}
         if words[0] == "task_resources":
             return {"requested_resources": "{'cores': 1, 'memory': '200M'}", "queue_name": "all.q"}
         if words[0] == "get_array_task_instance_id":

@@ -308,9 +308,12 @@ def test_a_closed_standard_error_takes_everything():
     """What Python, compiled code and programs write there is gone; standard output is not touched."""
 
     def write():
+        sys.stderr = text_stream(1)  # as under pytest, where it is no descriptor 2
+        handler = logging.StreamHandler()
+        logging.getLogger().addHandler(handler)
         _streams.close_stderr()
         _streams.renew()
-        print("lost", file=sys.stderr)
+        print("lost", file=sys.stderr, flush=True)
         logging.getLogger("lost").error("lost")
         os.system("echo lost >&2; echo kept")
         print("kept", flush=True)

@@ -116,8 +116,12 @@ def stand_on_descriptors() -> None:
 
     Line by line, so that the last words of who is killed are there.
     """
+    _stand_on(stdout=1, stderr=2)
+
+
+def _stand_on(**descriptors: int) -> None:
     renewed = {}
-    for name, fd in (("stdout", 1), ("stderr", 2)):
+    for name, fd in descriptors.items():
         old = getattr(sys, name, None)
         encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None)
         new = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115 - as long as we live
@@ -139,6 +143,7 @@ def close_stderr() -> None:
         os.dup2(fd, 2)
         os.close(fd)
     os.set_inheritable(2, True)
+    _stand_on(stderr=2)  # what Python has under that name may be elsewhere, as in a notebook
 
 
 def empty_stdin() -> None:
