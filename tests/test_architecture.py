@@ -42,7 +42,7 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_process"},
-    "people": {"_child", "_commands", "_queues", "_shares", "_worker", "schedulers"},
+    "people": {"_calls", "_child", "_commands", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
         "_blame",
         "_court",
@@ -56,9 +56,9 @@ LAYERS = {
         "_upstream",
         "_usage",
     },
-    "main": {"_boss", "_link", "_progress", "_results", "_run", "_status"},
+    "main": {"_boss", "_futures", "_link", "_progress", "_results", "_run", "_status"},
     "door": {"__init__", "_shared", "compat", "examples", "util", "workers"},
-    "neighbours": {"compat._job_boss", "compat._resources", "compat.jobmon"},
+    "neighbours": {"compat._job_boss", "compat._resources", "compat.jobmon", "compat.parallel"},
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules}
 
@@ -133,7 +133,7 @@ def test_the_check_sees_imports():
     """Those in functions, and those of a module of the package, too."""
     code = "from taylorism import _boss, Boss\nfrom taylorism._link import x\ndef f():\n import psutil.y"
     tree = ast.parse(f"{code}\nimport taylorism.compat.parallel\nfrom taylorism.compat import parallel, nothing")
-    assert set(imported(tree, ours=True)) == {"__init__", "_boss", "_link", "compat"}
+    assert set(imported(tree, ours=True)) == {"__init__", "_boss", "_link", "compat", "compat.parallel"}
     assert set(imported(tree, ours=False)) == {"psutil"}
     assert "_channel" in set(imported(TREES["_crew"], ours=True))
 

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from numbers import Integral
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import footprints
 
@@ -30,6 +30,9 @@ from taylorism._policy import (
     checked_wait,
 )
 from taylorism._status import Status, status_of
+
+if TYPE_CHECKING:
+    from taylorism._futures import CallFuture, Calls
 
 __all__ = ["NOTHING", "Boss"]
 
@@ -168,6 +171,7 @@ class Boss:
             from taylorism._progress import watcher
 
             self._link.on_news = watcher(self._link.results)
+        self._link.on_news = _also(self._link.on_news, weakref.ref(self))
         self._process = self._link.process
         self.control_messenger_out = ControlMessenger(self._link)
         forget = weakref.finalize(self, self._link.drop)
@@ -479,6 +483,99 @@ class Boss:
         self._link.receive()
         return self._link.results.errors
 
+    # -- calls ----------------------------------------------------------------------------------------
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
+        """Have a worker call ``function(*args, **kwargs)``, as an executor of `concurrent.futures` does.
+
+        A new Boss is set to work. What the call raises is raised by its future alone, whatever `on_error` says, and
+        what it returns is no record of the report.
+
+        Parameters
+        ----------
+        function : callable
+            Anything that can be pickled, found by its name in a module, or in the script above the place where
+            the Boss is made.
+        *args, **kwargs
+            Its arguments; what can be pickled.
+
+        Returns
+        -------
+        CallFuture
+            A `concurrent.futures.Future`, whose callbacks are called while main waits for something.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            The function or its arguments cannot be sent.
+        BossEnded
+            `end` was called, or what leads to it.
+        Exception
+            That of a worker, if it has stopped everything already.
+        """
+        from taylorism._futures import submit
+
+        self._raise_what_stopped()
+        future = submit(self, function, args, kwargs)
+        self._begin()
+        return future
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **attributes: Any,
+    ) -> Iterator[Any]:
+        """Have workers call ``function`` with the items of iterables, as `concurrent.futures.Executor.map` does.
+
+        The calls are ordered at once, and made whatever becomes of the iterator.
+
+        Parameters
+        ----------
+        function : callable
+            As in `submit`.
+        *iterables
+            Each gives one argument of each call; the shortest one ends them.
+        timeout : float, optional
+            Seconds from this call to the last value, at most.
+        chunksize : int
+            Calls that one worker makes, one after the other: worth it where they are short.
+        **attributes
+            Attributes of each worker, for the scheduler: `memory`, `expected_time`, `ncpus`...; `name`, how the
+            names of the workers begin.
+
+        Returns
+        -------
+        iterator
+            Over the values, in the order of the items. An exception is raised at its place, and ends it: what has
+            not begun is cancelled then, as it is when the iterator is closed.
+
+        Raises
+        ------
+        TimeoutError
+            By the iterator: the next value has not come in time (`WaitTimeout`).
+        BadOption
+            `timeout` or `chunksize` make no sense.
+        InstructionsNotPicklable, BossEnded, Exception
+            As `submit`.
+        """
+        from taylorism._futures import map_in_order
+
+        self._raise_what_stopped()
+        values = map_in_order(self, function, iterables, timeout, chunksize, attributes)
+        self._begin()
+        return values
+
+    @property
+    def _calls(self) -> Calls:
+        """The futures; made at the first call, in one operation, for two threads may come at once."""
+        from taylorism._futures import Calls
+
+        calls: Calls = self.__dict__.setdefault("_futures", Calls(self._link))
+        return calls
+
     # -- as a context ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Boss:  # noqa: PYI034 - `Self` is not to be had before Python 3.11
@@ -587,6 +684,21 @@ class ControlMessenger:
             raise UnknownOrder(
                 f"the listener does not know the order {order!r}: send a value of Boss.control_signals ({names})."
             )
+
+
+def _also(before: Callable[[], object], boss: weakref.ref[Boss]) -> Callable[[], None]:
+    """Return what is called while main waits: it also tells futures, if there are any.
+
+    It must not hold the Boss, which would never be forgotten.
+    """
+
+    def news() -> None:
+        before()
+        calls = getattr(boss(), "_futures", None)
+        if calls is not None:
+            calls.settle()
+
+    return news
 
 
 def _width() -> int:

@@ -1,4 +1,4 @@
-"""Leaf, any process: the only module that knows `bronx`, and the private sides of `multiprocessing`.
+"""Leaf, any process: the only module that knows `bronx`, and private sides of `multiprocessing` and `concurrent`.
 
 `bronx` is not a dependency of ours: it comes with footprints. Two things of it are promised to users:
 the identity of `SignalInterruptError`, which callers catch, and that its logging helpers act on our logger.
@@ -15,6 +15,7 @@ import _signal  # type: ignore[import-not-found]
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "SignalInterruptError",
     "announce_logger",
     "become_multiprocessing_child",
+    "drive_waiters",
     "forget_console",
     "forget_multiprocessing_child",
     "handled_signals",
@@ -33,6 +35,8 @@ __all__ = [
     "set_handler",
 ]
 
+#: seconds between two looks at an event that may also be set by somebody whom we do not know
+_TICK = 0.05
 
 
 def announce_logger(logger: logging.Logger) -> None:
@@ -106,3 +110,47 @@ def forget_multiprocessing_child(process: object) -> None:
     """Keep `multiprocessing` from joining `process` at exit, for ever and before our own care."""
     module = sys.modules.get("multiprocessing.process")
     getattr(module, "_children", set()).discard(process)
+
+
+# `concurrent.futures.wait` and `as_completed` hang a waiter into each future, whose event somebody is to set.
+
+
+class _Waiters(list[Any]):
+    """The waiters of a future that is moved by who waits."""
+
+    def __init__(self, wait_until: Callable[[Callable[[], bool], float], bool]) -> None:
+        super().__init__()
+        self._wait_until = wait_until
+
+    def append(self, waiter: Any) -> None:
+        if not isinstance(waiter.event, _DrivenEvent):
+            waiter.event = _DrivenEvent(waiter.event)
+        if self._wait_until not in waiter.event.drivers:
+            waiter.event.drivers.append(self._wait_until)
+        super().append(waiter)
+
+
+class _DrivenEvent:
+    """An event for which one waits by doing what leads to it; others may set it as well."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.drivers: list[Callable[[Callable[[], bool], float], bool]] = []
+        self.set, self.clear, self.is_set = event.set, event.clear, event.is_set
+        self._event = event
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, `timeout` seconds at most; return whether it is."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            tick = min(left, _TICK)
+            came = [drive(self.is_set, tick) for drive in self.drivers]
+            if self.is_set() or left == 0:
+                return self.is_set()
+            if all(came):  # their work is over: it is set by somebody else
+                self._event.wait(tick)
+
+
+def drive_waiters(future: Any, wait_until: Callable[[Callable[[], bool], float], bool]) -> None:
+    """Have who waits for `future` by `concurrent.futures` call `wait_until`, with a condition and seconds."""
+    future._waiters = _Waiters(wait_until)

@@ -181,7 +181,8 @@ class Court:
         elif sentence is Sentence.STOP:
             self._carry_out(failure, packed, job.number)
         else:
-            _blame.announce(failure)
+            if not job.call:
+                _blame.announce(failure)
             self._upstream.tell(WorkerFailed(failure, job.number, stops=False), packed)
         return State.FAILED
 

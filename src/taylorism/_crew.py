@@ -198,7 +198,7 @@ class Crew:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
         os.set_blocking(reader, False)
         worker.messenger = _child.NoticePipe(writer, self._shown)
-        token = _token(reader) if self._policy.sees_to_one else ""
+        token = _token(reader) if self._policy.sees_to_one or job.call else ""
         process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
         worker._process = process
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)

@@ -28,6 +28,7 @@ __all__ = [
     "BadOption",
     "BadScheduler",
     "BossDied",
+    "BossEnded",
     "CommandFailed",
     "DuplicateName",
     "InstructionsNotPicklable",
@@ -185,6 +186,10 @@ class TransmissionError(TaylorismError, pickle.PicklingError):
 
 class BossDied(TaylorismError):
     """The listener of a Boss was killed: its workers were stopped, what was not reported is lost."""
+
+
+class BossEnded(TaylorismError, RuntimeError):
+    """A Boss whose end was ordered takes no more calls: make another, or call `Boss.end` later."""
 
 
 class NoAdequateWorker(TaylorismError, AttributeError):

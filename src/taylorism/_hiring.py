@@ -9,6 +9,7 @@ from typing import Any
 
 import footprints
 
+from taylorism import _calls
 from taylorism._errors import NoAdequateWorker, TaylorismError, quote
 
 __all__ = ["SPECIALISTS", "hire", "is_taken", "tell_instructions"]
@@ -78,7 +79,7 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
     attributes = {**instructions, **shared}
-    worker = _specialist(attributes) or _chosen(attributes)
+    worker = _calls.caller(attributes) or _specialist(attributes) or _chosen(attributes)
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "

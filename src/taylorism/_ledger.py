@@ -99,11 +99,14 @@ class Job:
         What its worker is made of.
     trials : int
         Launches so far.
+    call : bool
+        Whether it has a future, which is told of its failure: that stops nothing.
     """
 
     number: int
     instructions: dict[str, Any]
     trials: int = 0
+    call: bool = False
 
     @property
     def name(self) -> str:
@@ -301,7 +304,7 @@ class Ledger:
             return Sentence.STOP
         if again and job.trials < self.policy.max_trials and self.flow is not Flow.STOPPED:
             return Sentence.RETRY
-        return Sentence.STOP if self.policy.stops else Sentence.GO_ON
+        return Sentence.STOP if self.policy.stops and not job.call else Sentence.GO_ON
 
     def try_again(self, job: Job, name: str | None, now: float) -> float:
         """Have a job that failed launched again, under the name that its worker had; return in how many seconds."""

@@ -35,6 +35,9 @@ _MARGIN = 5.0
 #: seconds for which the end of a forgotten Boss may hold up the main program
 _BRIEFLY = 0.2
 
+#: the number of requests whose answers nobody waits for
+_UNHEARD = -1
+
 #: after which the listener takes no more instructions
 _CLOSING = (Signal.END, Signal.STOP, Signal.STOP_LISTENING, Signal.STOP_RIGHTNOW)
 
@@ -142,31 +145,46 @@ class Link:
             self.receive()  # what a listener that hangs up has still said
 
     def order(
-        self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]], packed: Sequence[bytes]
+        self,
+        common: Mapping[str, Any],
+        sets: Sequence[dict[str, Any]],
+        packed: Sequence[bytes],
+        calls: bool = False,
     ) -> list[int]:
-        """Send sets of instructions, and return their numbers; none is taken once the end was ordered."""
+        """Send sets of instructions, and return their numbers; none is taken once the end was ordered.
+
+        What comes of `calls` is no record: see `Results.outcomes`.
+        """
         if self.closed or not sets:
             return []
         # One call into C, so that no other thread or handler can come in between: the numbers are in sequence.
         numbers = list(itertools.islice(self._numbers, len(sets)))
         assert numbers[-1] - numbers[0] == len(sets) - 1
         self._check_process()
+        if calls:
+            self.results.calls.update(numbers)
         # Sent, then expected: if a handler raises between the two, nothing is waited for that nobody knows of.
-        self._push(NewSets(range(numbers[0], numbers[-1] + 1)), packed)
+        self._push(NewSets(range(numbers[0], numbers[-1] + 1), calls), packed)
         self.results.expect(numbers, ({**common, **one} for one in sets), time.time())
         self._write_out()
         return numbers
 
-    def cancel(self, wanted: Sequence[int | str], timeout: float) -> tuple[int | str, ...] | None:
+    def cancel(
+        self, wanted: Sequence[int | str], timeout: float, pending_only: bool = False
+    ) -> tuple[int | str, ...] | None:
         """Have the listener cancel what is wanted, and wait for its answer; None where it has not come in time.
 
         With nothing wanted, it answers when it has told of all that has started or ended so far.
         """
         request, answers = next(self._requests), self.results.answers
-        self.send(Cancel(request, tuple(wanted)))
+        self.send(Cancel(request, tuple(wanted), pending_only))
         if not self.wait_until(lambda: request in answers, timeout):
             return None
         return answers.pop(request, ())
+
+    def withdraw(self, numbers: Sequence[int]) -> None:
+        """Have the listener cancel what of these is still pending; waits for no answer."""
+        self.send(Cancel(_UNHEARD, tuple(numbers), pending_only=True))
 
     def signal(self, signal: Signal) -> None:
         """Send one of the signals."""

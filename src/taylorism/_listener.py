@@ -250,7 +250,8 @@ class Listener:
         for job in self._ledger.withdraw(wanted):
             found |= job.callings
             self._court.settle(job, State.CANCELLED)
-        leaving = list(filter(self._court.may_be_cancelled, self._crew.called(wanted)))
+        running = [] if order.pending_only else self._crew.called(wanted)
+        leaving = list(filter(self._court.may_be_cancelled, running))
         for member in leaving:
             found |= {member.job.number, member.name}
             self._crew.stop_one(member, State.CANCELLED)
@@ -424,9 +425,9 @@ def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
         broken = trouble
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
-            job, error = Job(number, _instructions.unpack(common, packed)), broken
+            job, error = Job(number, _instructions.unpack(common, packed), call=frame.head.calls), broken
         except Exception as trouble:
-            job, error = Job(number, {}), broken or trouble
+            job, error = Job(number, {}, call=frame.head.calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
 
 

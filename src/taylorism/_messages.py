@@ -65,9 +65,12 @@ class NewSets:
     ----------
     numbers : sequence of int
         The number of each set, by which it is known from then on.
+    calls : bool
+        Whether the caller has a future for each: a failure is told there, and stops nothing.
     """
 
     numbers: Sequence[int]
+    calls: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,13 @@ class Cancel:
         The number of this order, for the answer.
     wanted : tuple of int and str
         What the user named.
+    pending_only : bool
+        Whether what runs is left to run.
     """
 
     request: int
     wanted: tuple[int | str, ...]
+    pending_only: bool = False
 
 
 class Outcome(Enum):

@@ -114,6 +114,10 @@ class Results:
         What was ordered, by number.
     answers : dict
         What was cancelled, by the number of the request.
+    calls : set of int
+        The numbers of the sets that have a future.
+    outcomes : dict
+        What came of them, by number, until the futures are told: a word of `State`, and the value or exception.
     """
 
     def __init__(self, on_error: str = "stop") -> None:
@@ -124,6 +128,8 @@ class Results:
         self.mark = ""
         self.views: dict[int, View] = {}
         self.answers: dict[int, tuple[int | str, ...]] = {}
+        self.calls: set[int] = set()
+        self.outcomes: dict[int, tuple[str, Any]] = {}
         self._failure: Failure | None = None
         self._failed: dict[int | None, tuple[str, BaseException]] = {}
         self._together: tuple[int, _errors.WorkersFailed] | None = None
@@ -207,10 +213,17 @@ class Results:
             report = _errors.load_surely(lambda: _channel.open_object(segments))
         except _errors.NotLoadable as trouble:
             failure, error = _not_opened(event.name, trouble.__cause__ or trouble)
-            self._fail(failure, error, event.number, self._on_error == "stop")
+            stops = self._on_error == "stop" and event.number not in self.calls
+            self._fail(failure, error, event.number, stops)
+        else:
+            self._keep(number, event, report)
+        self._move(event.number, _LEAVING)
+
+    def _keep(self, number: int, event: WorkerDone, report: object) -> None:
+        if event.number in self.calls:
+            self.outcomes[event.number] = State.DONE, report
         else:
             self._records[number] = {"name": event.name, "report": report}
-        self._move(event.number, _LEAVING)
 
     def _note_movements(self, event: Movements) -> None:
         for move in event.moves:
@@ -251,6 +264,8 @@ class Results:
                 self._in[other].pop(number, None)
         if state not in _UNSETTLED:
             self._open.pop(number, None)
+            if number in self.calls and state in (State.CANCELLED, State.STOPPED):
+                self.outcomes[number] = state, None
 
     def _note_failure(self, event: WorkerFailed, packed: Any) -> None:
         failure = event.failure
@@ -260,6 +275,8 @@ class Results:
 
     def _fail(self, failure: Failure, error: BaseException, number: int | None, stops: bool) -> None:
         self._failed[number] = (failure.name, error)
+        if number in self.calls:
+            self.outcomes[number] = State.FAILED, error
         if number in self.views:
             self._call(self.views[number], failure.name)
         if stops and self.fatal is None:
@@ -284,14 +301,18 @@ class Results:
         """What has to be raised now."""
         if self.fatal is not None or not (self._failed and self._on_error == "finish" and self.settled):
             return self.fatal
-        if self._together is None or self._together[0] != len(self._failed):
-            self._together = len(self._failed), _together(self.errors)
-        return self._together[1]
+        counting = [number for number in list(self._failed) if number not in self.calls]
+        if counting and (self._together is None or self._together[0] != len(counting)):
+            self._together = len(counting), _together(self._errors_of(counting))
+        return self._together[1] if self._together else None
 
     @property
     def errors(self) -> dict[str, BaseException]:
         """The exceptions of the workers that failed, by name."""
-        failed = [(number, *what) for number, what in list(self._failed.items()) if number is not None]
+        return self._errors_of(list(self._failed))
+
+    def _errors_of(self, numbers: Iterable[int | None]) -> dict[str, BaseException]:
+        failed = [(number, *self._failed[number]) for number in numbers if number is not None]
         return _by_label((self._label(number, name), error) for number, name, error in failed)
 
     def _label(self, number: int | None, name: str | None) -> str:

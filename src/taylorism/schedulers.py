@@ -999,7 +999,29 @@ def _depth(owner: object, name: str) -> int:
 # Deprecated names
 
 
-class _DeprecatedScheduler:
+class StandIn:
+    """Answers as another scheduler does, without being a footprints class, which would compete with that one.
+
+    A subclass that overrides `launchable` is asked for that.
+
+    Parameters
+    ----------
+    target : BaseScheduler
+        That other one.
+    """
+
+    def __init__(self, target: BaseScheduler) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for what is not found here. copy and pickle look for special methods on an
+        # object that is still empty: without this they would look for the target for ever.
+        if name == "_target" or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        return getattr(self._target, name)
+
+
+class _DeprecatedScheduler(StandIn):
     """A stand-in for a scheduler made by footprints, under a name from before footprints."""
 
     _TARGET_CLASS: type[BaseScheduler]
@@ -1011,14 +1033,7 @@ class _DeprecatedScheduler:
             type(self).__name__,
             keys,
         )
-        self._target = self._TARGET_CLASS(**attributes)
-
-    def __getattr__(self, name: str) -> Any:
-        # Only asked for what is not found here. copy and pickle look for special methods on an
-        # object that is still empty: without this they would look for the target for ever.
-        if name == "_target" or (name.startswith("__") and name.endswith("__")):
-            raise AttributeError(name)
-        return getattr(self._target, name)
+        super().__init__(self._TARGET_CLASS(**attributes))
 
 
 class LaxistScheduler(_DeprecatedScheduler):
