@@ -654,9 +654,10 @@ def test_jobmon_runs_a_workflow(serve, tmp_path):
             until(lambda: list(server.status.values()) == ["D", "E", "R", "R"], "the worker nodes", 30.0)
         finally:  # shown where the test fails
             print(server.status, *(path.read_text() for path in (tmp_path / "logs" / "nodes").iterdir()))
+        orphan = pid_in(tmp_path / "orphan")
+        until(lambda: not alive(orphan), "the end of what the dead worker node has left")
         server.status[2] = "T"  # as its heartbeats stay away
         until(lambda: server.status[2] == "U", "the triage")
-        assert not alive(pid_in(tmp_path / "orphan"))
         pid = pid_in(tmp_path / "pid")
         server.status[3] = "K"
         until(lambda: server.status[3] == "F", "the kill")
