@@ -65,13 +65,16 @@ LAYERS = {
     "main": {"_boss", "_futures", "_link", "_progress", "_results", "_run", "_status"},
     "door": {"__init__", "_shared", "compat", "examples", "util", "workers"},
     "neighbours": {
+        "compat._job_boss",
         "compat._joberrors",
         "compat._joblist",
         "compat._jobpool",
         "compat._jobprocess",
         "compat._jobtree",
         "compat._jobworker",
+        "compat._resources",
         "compat.jobfolder",
+        "compat.jobmon",
         "compat.parallel",
     },
 }
@@ -85,6 +88,7 @@ FOREIGN = {
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},
     "bronx": {"_compat"},
+    "jobmon": {"compat.jobmon"},
 }
 
 #: lines of a function, its docstring apart

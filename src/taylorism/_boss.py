@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from numbers import Integral
 from types import TracebackType
@@ -126,6 +127,9 @@ class Boss:
     #: What `control_messenger_out` sends.
     control_signals = {signal.name: signal.value for signal in Signal}
 
+    #: for a Boss within a service whose standard error is read by a program
+    _quiet = False
+
     def __init__(
         self,
         scheduler: Any = None,
@@ -162,7 +166,7 @@ class Boss:
         self.name = name
         self.verbose = verbose
         self.maxlenreport = int(maxlenreport)
-        self._policy = policy
+        self._policy = policy = replace(policy, quiet=self._quiet)
         self._raised: BaseException | None = None
         method = checked_start_method(start_method)
         check_travels(policy, method)
@@ -658,7 +662,7 @@ class Boss:
         if error is self._raised:
             return False
         self._raised = error
-        if self._link.results.fatal is not None:  # the listener has told of each of several
+        if self._link.results.fatal is not None and not self._quiet:  # the listener has told of each of several
             _announce(self._link.results.traceback)
         return True
 

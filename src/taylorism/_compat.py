@@ -42,6 +42,7 @@ __all__ = [
     "cancel_future",
     "drive_waiters",
     "environment",
+    "forget_console",
     "forget_multiprocessing_child",
     "handled_signals",
     "leave_multiprocessing_child",
@@ -84,6 +85,19 @@ def announce_logger(logger: logging.Logger) -> None:
     """
     _bronx_loggers.roots.add(logger.name)
     _bronx_loggers.lognames.add(logger.name)
+
+
+def forget_console() -> None:
+    """Take from the root logger what the import of footprints has given it, if it had no handler: its console.
+
+    For a process that was never meant to log to its standard error: the messages of everybody else at INFO would
+    come out there.
+    """
+    root = logging.getLogger()
+    if _bronx_loggers.default_console in root.handlers:
+        root.removeHandler(_bronx_loggers.default_console)
+        if root.level == logging.INFO:  # set together with the handler
+            root.setLevel(logging.WARNING)
 
 
 # `signal.signal` and `signal.getsignal` look for an enum in what is a function nearly always; in a process that was

@@ -515,7 +515,7 @@ class Crew:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
             due = min(due, *(member.deadline for member in self._members.values()), _NEVER)
-        return min([due, *(ladder.next_step for ladder in self._ladders)])
+        return min([due, *(ladder.due for ladder in self._ladders)])
 
     @property
     def _ladders(self) -> list[Ladder]:

@@ -107,6 +107,8 @@ def serve(setup: Setup) -> NoReturn:
     status = 1
     try:
         _tree.become_subreaper()
+        if setup.policy.quiet:
+            _streams.close_stderr()
         _streams.renew()
         _streams.empty_stdin()
         gc.freeze()  # the workers' collections would otherwise copy every page of main

@@ -57,6 +57,8 @@ class Policy:
         What happens to a worker that uses far more memory than it has declared.
     max_tasks_per_child : int or None
         Workers that a process runs one after the other; None for any number.
+    quiet : bool
+        Whether nothing is said on standard error, neither in the listener nor in the workers.
     """
 
     on_error: str = "stop"
@@ -68,6 +70,7 @@ class Policy:
     progress: bool = False
     memory_guard: str | None = None
     max_tasks_per_child: int | None = 1
+    quiet: bool = False
 
     @property
     def reuses(self) -> bool:

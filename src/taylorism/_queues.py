@@ -207,6 +207,8 @@ class Limits:
         Whether what is used has to stay below the capacity.
     patient : bool
         Whether what the first set waits for is kept for it. Else whoever fits may pass it, for ever.
+    dimensions : 1 or 2
+        How many things are limited.
     """
 
     rank: Callable[[Instructions], Any]
@@ -218,6 +220,7 @@ class Limits:
     gate: Gate
     strict: bool = False
     patient: bool = True
+    dimensions: int = 1
 
 
 class _Entry:
@@ -258,7 +261,7 @@ class Ranked(PendingQueue):
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._forest = Forest(strict=limits.strict)
+        self._forest = Forest(limits.dimensions, strict=limits.strict)
         self._entries: dict[int, _Entry] = {}
         self._back = self._front = 0
         self._parking = _Parking()
