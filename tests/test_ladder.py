@@ -52,6 +52,13 @@ def test_the_first_step_is_polite_and_wakes_who_is_suspended(scene):
     assert not ladder.at_the_end and not ladder.has_given_up
 
 
+def test_workers_are_told_again(scene):
+    """The first SIGTERM may have come just before a call that blocks; those who were not told are not told now."""
+    ladder = Ladder(lambda: scene.people, 5.0, lambda: [12, 15])
+    assert scene.descend(ladder, 100.1) == [([12], (signal.SIGTERM,))]
+    assert scene.descend(ladder, 100.11) == []
+
+
 def test_who_is_forked_meanwhile_is_told_too(scene):
     """Everybody is suspended until nobody new is seen; those who cannot be are waited for no longer."""
     scene.people = []

@@ -449,9 +449,13 @@ class Crew:
         """Begin to stop everything, or allow less time to a stop that has begun."""
         seconds = self._policy.stop_grace if grace is None else grace
         if self._ladder is None:
-            self._ladder = Ladder(self._everybody, seconds)
+            self._ladder = Ladder(self._everybody, seconds, self._at_work)
         else:
             self._ladder.hurry(seconds)
+
+    def _at_work(self) -> list[int]:
+        """Return the workers that have not ended; nobody else can have the number of such a process."""
+        return [pid for pid, member in self._members.items() if not (member.process.noted or member.notice)]
 
     def _everybody(self) -> list[int]:
         """Return our workers, then everything below us."""
@@ -472,7 +476,7 @@ class Crew:
             member.family.add(pids)
             return
         member.family = _tree.Family(pids)
-        member.ladder = Ladder(member.family.living, self._policy.stop_grace)
+        member.ladder = Ladder(member.family.living, self._policy.stop_grace, self._at_work)
         self._alone.append(member.ladder)
 
     def overdue(self) -> list[Member]:

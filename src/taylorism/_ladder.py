@@ -7,7 +7,9 @@ that is what the second step is for.
 A program that was forked while SIGTERM was on its way would never have it, and use up the grace. So everybody is
 suspended first, until nobody new is seen: a process with a signal pending cannot fork. What a parent starts after
 its SIGTERM is left alone, for it may be what a ``finally`` block runs, but not when that parent has gone: we look
-for orphans a few times during the grace.
+for orphans a few times during the grace. Then our workers are told again, too. A signal that comes between Python's
+last look for signals and a call that blocks is noted, and not served before that call returns; the second one
+interrupts it. (For a worker that has heard the first, it does nothing.)
 """
 
 from __future__ import annotations
@@ -42,10 +44,15 @@ class Ladder:
         Returns whom to stop, as far as they are still there.
     grace : float
         Seconds between SIGTERM and SIGKILL.
+    workers : callable
+        Returns those to whom it does no harm to be told twice.
     """
 
-    def __init__(self, living: Callable[[], Collection[int]], grace: float) -> None:
+    def __init__(
+        self, living: Callable[[], Collection[int]], grace: float, workers: Callable[[], Collection[int]] = tuple
+    ) -> None:
         self._living = living
+        self._workers = workers
         self.next_step = time.monotonic() + grace
         self._give_up_at = self.next_step + _UNKILLABLE
         self._pause = _LOOK
@@ -74,6 +81,12 @@ class Ladder:
         if ours and (orphans := ours.intersection(self._living())):
             self._tell(orphans)
 
+    def _tell_again(self) -> None:
+        """Send SIGTERM to our workers once more."""
+        workers = self._told.intersection(self._workers())
+        if workers:
+            _tree.send(sorted(workers), signal.SIGTERM)
+
     def hurry(self, grace: float) -> None:
         """Allow less time than before."""
         kill_at = time.monotonic() + grace
@@ -85,6 +98,7 @@ class Ladder:
         """Do what is due."""
         if self._next_look <= now < self.next_step:
             self._tell_orphans()
+            self._tell_again()
             self._pause *= 2
             self._next_look = now + self._pause
         if self.next_step <= now:
