@@ -38,7 +38,7 @@ __all__ = ["Results", "View"]
 T = TypeVar("T")
 
 #: why the memory of a short worker is not known
-_SHARED = "its process ran many short workers, whose memory cannot be told apart"
+_SHARED = "its process ran many short workers: what each used cannot be told apart"
 #: failing workers that the message of a `WorkersFailed` quotes
 _QUOTED = 10
 
@@ -230,6 +230,11 @@ class Results:
         self._held.clear()
 
     def _note_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
+        """Take in a report; its process may not have ended."""
+        self._open_report(number, event, segments)
+        self._move(event.number, _LEAVING)
+
+    def _open_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
         """Open a report; one that does not open is a failure of its worker."""
         try:
             report = _errors.load_surely(lambda: _channel.open_object(segments))
@@ -239,7 +244,6 @@ class Results:
             self._fail(failure, error, event.number, stops)
         else:
             self._keep(number, event, report)
-        self._move(event.number, _LEAVING)
 
     def _keep(self, number: int, event: WorkerDone, report: object) -> None:
         if event.number in self.calls:
@@ -250,13 +254,13 @@ class Results:
     def _note_several(self, number: int, event: Several, packed: Any) -> None:
         """Take in what many short workers say; each step may be made twice."""
         for place, record in enumerate(_channel.records(packed)):
-            which, name, began, ended, user, system, _, report = record
+            which, name, began, ended, report = record
             start = Start(which, name, event.pid, event.ticket, event.trials, began)
             view = self._view(which)
             self._note_start(view, start)
-            view.end = End(which, State.DONE, ended, None, user, system, None, _SHARED, event.trials, start)
-            self._note_report((number, place), WorkerDone(name, which), (report,))
-            self._move(which, view.end.state if which not in self._failed else State.FAILED)
+            view.end = End(which, State.DONE, ended, unknown=_SHARED, trials=event.trials, start=start)
+            self._open_report((number, place), WorkerDone(name, which), (report,))
+            self._move(which, State.DONE if which not in self._failed else State.FAILED)
 
     def _note_movements(self, event: Movements) -> None:
         for move in event.moves:

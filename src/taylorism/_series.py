@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from taylorism import _channel, _child, _compat, _cpus, _hiring, _instructions, _signals
+from taylorism import _channel, _child, _compat, _cpus, _hiring, _instructions, _signals, _worker
 from taylorism._channel import Frame, Inflow
 from taylorism._messages import Done
 
@@ -136,10 +136,12 @@ class Series:
         self._sent: dict[str, Any] = {}  # the common part that came last
         self._common: dict[str, Any] = {}
         self._marks: dict[str, Any] = {}
+        self._bound = True  # whether a hook of the scheduler may have changed the cpus of the process
         self._number: int | None = None  # of a set that came with others
 
     def live(self, worker: Any) -> NoReturn:
         """Run `worker`, then what is ordered; leave when no more will come, or one has failed."""
+        _worker.be_unobserved()
         interruption, meter = _signals.Interruption(), _Meter()
         while worker is not None:
             meter.begin()
@@ -154,10 +156,11 @@ class Series:
 
     def _hand_in(self, worker: Any, result: _child.Result, meter: _Meter) -> None:
         """Send a report, and say whether this process goes on."""
-        stays = self._surroundings.restore(bool(worker.scheduler_hooks))
+        stays = self._surroundings.restore(self._bound)
         head, segments = self._messenger.packed(result)
         if self._number is not None and stays and len(segments) == 1 and isinstance(head, bytes):
-            record = _channel.pack_record(self._number, result.name, segments[0], *meter.read())
+            # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
+            record = _channel.pack_record(self._number, result.name, segments[0], meter.began, time.time())
             _channel.write_all(self._desk.notices, [record])
             return
         if isinstance(head, bytes) or head.failure is None:
@@ -188,6 +191,7 @@ class Series:
             sequence, common, calls, *marks = frame.head
             segments = self._with_common(common, calls, frame.segments)
             self._marks = _instructions.unpack_common(marks[0]) if marks else {}
+            self._bound = bool(self._marks.get("scheduler_hooks", True))
             for call, packed in zip(calls, segments, strict=True):
                 if not self._permits.take(sequence):
                     break
@@ -236,17 +240,17 @@ class _Meter:
 
     def __init__(self) -> None:
         self._before = _spent()
-        self._began = 0.0
+        self.began = 0.0
 
     def begin(self) -> None:
         """Note the time."""
-        self._began = time.time()
+        self.began = time.time()
 
     def read(self) -> tuple[float, float, float, float, int]:
         """Return when it began and ended, seconds in user and system mode, and the process's peak of memory."""
         before, self._before = self._before, _spent()
         user, system, peak = self._before
-        return self._began, time.time(), user - before[0], system - before[1], peak
+        return self.began, time.time(), user - before[0], system - before[1], peak
 
 
 def _spent() -> tuple[float, float, int]:
