@@ -24,6 +24,8 @@ LAYERS = {
         "_exits",
         "_forest",
         "_gates",
+        "_hold",
+        "_lease",
         "_logs",
         "_memory",
         "_oom",
@@ -34,7 +36,7 @@ LAYERS = {
         "_tree",
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
-    "transport": {"_channel", "_process"},
+    "transport": {"_channel", "_freight", "_process"},
     "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
         "_blame",

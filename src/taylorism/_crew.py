@@ -15,6 +15,7 @@ what it has started is known (`_tree.tokens`). What carries none is not given th
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -24,10 +25,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _logs, _oom, _streams, _tree
+from taylorism import _child, _lease, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import TaylorismError
+from taylorism._hold import Berth, Hold
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
 from taylorism._messages import Outcome, Start, State
@@ -80,6 +82,12 @@ class Member:
         The state that it ends in, once that is known.
     concluded : bool
         Whether main is being told of its end.
+    berth : Berth or None
+        Where it puts what is big.
+    landed : bool
+        Whether its report was handed on: what is in the berth is main's then.
+    forks : int
+        By which it is known what it shares with us (`_lease.forks`).
     """
 
     name: str
@@ -103,6 +111,9 @@ class Member:
     out_of_memory: bool = False
     verdict: str = ""
     concluded: bool = False
+    berth: Berth | None = None
+    landed: bool = False
+    forks: int = 0
 
     def start(self) -> Start:
         """Return what is told of its start."""
@@ -139,6 +150,8 @@ class Crew:
         What the caller wants on failure, time and output.
     watchful : bool
         Whether the scheduler counts the memory that workers are seen to use.
+    hold : Hold, optional
+        Where workers put big buffers.
     """
 
     def __init__(
@@ -148,7 +161,10 @@ class Crew:
         shown: int,
         policy: Policy,
         watchful: bool = False,
+        hold: Hold | None = None,
     ) -> None:
+        self._hold = hold
+        self._launches = itertools.count()
         self._poller = poller
         self._forget = forget
         self._shown = shown
@@ -197,13 +213,15 @@ class Crew:
     def _engage(self, worker: Any, job: Job, reader: int, writer: int) -> Member:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
         os.set_blocking(reader, False)
-        worker.messenger = _child.NoticePipe(writer, self._shown)
+        berth = None if self._hold is None else self._hold.berth(next(self._launches))
+        worker.messenger = _child.NoticePipe(writer, self._shown, berth)
         token = _token(reader) if self._policy.sees_to_one else ""
         process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
         worker._process = process
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         self._lookout.welcome()
-        return Member(worker.name, worker, job, process, Inflow(reader), usage, token, logged, started=time.time())
+        inflow, now = Inflow(reader), time.time()
+        return Member(worker.name, worker, job, process, inflow, usage, token, logged, started=now, berth=berth)
 
     def _log_sizes(self, worker: Any) -> tuple[int, int]:
         directory = self._policy.log_dir
@@ -213,6 +231,7 @@ class Crew:
         member.process = member.worker._process  # a `work` of the user's may have put another there
         if member.process.pid is None:
             raise TaylorismError(f"the work() of {type(member.worker).__name__} started no process.")
+        member.forks = _lease.forks()
         self._poller.register(member.inflow.fd, select.POLLIN)
         self._by_pipe[member.inflow.fd] = member
         self._members[member.process.pid] = member
@@ -297,6 +316,8 @@ class Crew:
             self._lingering.remove(member)
 
     def _remove(self, member: Member) -> None:
+        if member.berth is not None and not member.landed:
+            member.berth.empty()
         del self._members[member.process.pid or 0]
         if member.ladder is not None:
             self._alone.remove(member.ladder)
@@ -366,6 +387,12 @@ class Crew:
     def is_here(self, member: Member) -> bool:
         """Whether a worker has not been dismissed yet."""
         return self._members.get(member.process.pid or 0) is member
+
+    def living_forks(self) -> list[int] | None:
+        """Return by which all that has been forked from us is known; None where there are strangers among it."""
+        if set(_tree.children(os.getpid())) - self._members.keys():
+            return None
+        return [member.forks for member in self._members.values()]
 
     @property
     def winding_up(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from taylorism._errors import BadInstructions, InstructionsNotPicklable, UnequalLengths, describe
@@ -86,18 +86,31 @@ def check_names(instructions: Any, which: str) -> None:
             )
 
 
-def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> list[bytes]:
+def _dumped(value: object) -> bytes:
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def pack(
+    common: Mapping[str, Any], sets: Sequence[dict[str, Any]], dump: Callable[[object], bytes] = _dumped
+) -> list[bytes]:
     """Pickle the common part, then each set.
+
+    Parameters
+    ----------
+    dump : callable
+        Pickles.
 
     Raises
     ------
     InstructionsNotPicklable
         Names the attribute and the cause.
     """
-    return [pack_one(dict(common), "common"), *map(pack_one, sets)]
+    return [pack_one(dict(common), "common", dump), *(pack_one(each, dump=dump) for each in sets)]
 
 
-def pack_one(instructions: dict[str, Any], which: str = "individual") -> bytes:
+def pack_one(
+    instructions: dict[str, Any], which: str = "individual", dump: Callable[[object], bytes] = _dumped
+) -> bytes:
     """Pickle one dict of instructions.
 
     Raises
@@ -106,7 +119,7 @@ def pack_one(instructions: dict[str, Any], which: str = "individual") -> bytes:
         Names the attribute and the cause.
     """
     try:
-        return pickle.dumps(instructions, protocol=pickle.HIGHEST_PROTOCOL)
+        return dump(instructions)
     except Exception as trouble:
         raise InstructionsNotPicklable(
             f"the {which} instructions {_guilty(instructions)} cannot be sent to the workers, because they cannot "
@@ -121,18 +134,20 @@ def _guilty(instructions: dict[str, Any]) -> str:
 
 def _picklable(value: Any) -> bool:
     try:
-        pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        _dumped(value)
     except Exception:
         return False
     return True
 
 
-def unpack_common(packed: Any) -> dict[str, Any]:
+def unpack_common(packed: Any, load: Callable[[Any], Any] = pickle.loads) -> dict[str, Any]:
     """Load the common part, to be shared by all the sets of its call."""
-    common: dict[str, Any] = pickle.loads(packed)
+    common: dict[str, Any] = load(packed)
     return common
 
 
-def unpack(common: dict[str, Any], packed: Any) -> dict[str, Any]:
+def unpack(
+    common: dict[str, Any], packed: Any, load: Callable[[Any], Any] = pickle.loads
+) -> dict[str, Any]:
     """Load one set and merge: what is individual wins. The names are the same strings in all sets."""
-    return common | {sys.intern(name): value for name, value in pickle.loads(packed).items()}
+    return common | {sys.intern(name): value for name, value in load(packed).items()}

@@ -10,21 +10,25 @@ leave one behind: they are released by operations that the interpreter does not 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from taylorism import _channel, _exits, _listener, _process, _streams, _tree
+from taylorism import _channel, _exits, _freight, _instructions, _listener, _process, _streams, _tree
 from taylorism._channel import Channel, ChannelClosed
 from taylorism._errors import TaylorismError
+from taylorism._hold import Berth, Hold
 from taylorism._messages import Cancel, NewSets, Order, Signal
 from taylorism._policy import Policy
 from taylorism._results import Results
 from taylorism._setup import Setup
 
 __all__ = ["Link"]
+
+_log = logging.getLogger("taylorism")
 
 #: seconds after which a waiting main looks again by itself: a signal handler may have read what it waits for
 _TICK = 1.0
@@ -76,7 +80,9 @@ class Link:
         _sweep()
         self._pid = os.getpid()
         self._grace = policy.stop_grace
-        self.results = Results(policy.on_error)
+        self._hold = Hold.new()
+        self._told: set[str] = set()
+        self.results = Results(policy.on_error, self._hold)
         self._numbers = itertools.count()
         self._requests = itertools.count()
         self.begun = self.halted = self.closed = False
@@ -88,7 +94,7 @@ class Link:
         self._forgotten = False
         self.on_close: Callable[[], object] = _nothing
         self._channel, other = Channel.pair()
-        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport, policy)
+        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport, policy, hold=self._hold)
         self.process: Any = self._listener(start_method, setup)
         self._watches: list[int] = []
         try:
@@ -103,8 +109,9 @@ class Link:
 
     def _become_listener(self, setup: Setup) -> None:
         """In the fork: let go of main's ends, then be the listener."""
-        for link in (self, *_alive):
+        for link in _alive:
             link._close()
+        self._channel.close()
         _listener.serve(setup)
 
     def _start(self) -> None:
@@ -121,6 +128,29 @@ class Link:
             raise
 
     # -- sending --------------------------------------------------------------------------------------
+
+    def pack(self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> list[bytes]:
+        """Pickle sets of instructions, with what is big in them in the hold.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            Names the attribute and the cause.
+        """
+        berth = self._hold.own_berth() if self._hold is not None and sets and not self.closed else None
+        try:
+            return _instructions.pack(common, sets, lambda value: self._dump(value, berth))
+        except BaseException:
+            if berth is not None:
+                berth.empty()
+            raise
+
+    def _dump(self, value: object, berth: Berth | None) -> bytes:
+        packed, trouble = _freight.dump(value, berth)
+        if trouble and trouble not in self._told:
+            self._told.add(trouble)
+            _log.warning(_freight.REMARK, "instructions take", trouble)
+        return packed
 
     def send(self, head: object, segments: Iterable[Any] = ()) -> None:
         """Send an order; a listener that is gone takes none, and that is no error here.
@@ -279,6 +309,8 @@ class Link:
 
     def _close(self) -> None:
         self._channel.close()
+        if self._hold is not None:
+            self._hold.drop()
         self.on_close()
         self.on_close = _nothing
         while self._watches:

@@ -33,12 +33,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
-from taylorism import _blame, _channel, _errors, _instructions, _signals, _streams, _tree
+from taylorism import _blame, _errors, _freight, _instructions, _signals, _streams, _tree
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._court import Court
 from taylorism._crew import Crew, Member
+from taylorism._hold import Hold
 from taylorism._launcher import Launcher
+from taylorism._lease import Graves
 from taylorism._ledger import Intake, Job, Ledger, Todo
 from taylorism._messages import (
     Cancel,
@@ -125,7 +127,9 @@ class Listener:
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
         measured = bool(getattr(setup.scheduler, "measured", False))
-        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured)
+        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured, setup.hold)
+        self._graves = Graves()
+        self._remarked = False
         queue = queue_of(setup.scheduler)
         self._ledger = Ledger(setup.policy, queue=queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
@@ -226,7 +230,7 @@ class Listener:
             return
         accepted: list[Job] = []
         refused: list[tuple[Job, BaseException]] = []
-        for job, broken in _unpacked(frame):
+        for job, broken in _unpacked(frame, self._load):
             error = broken or self._objection(job)
             if error is None:
                 accepted.append(job)
@@ -236,6 +240,9 @@ class Listener:
         for job, error in refused:
             if self._ledger.intake is Intake.OPEN or not self._setup.policy.stops:
                 self._court.charge_job(job, error)
+
+    def _load(self, packed: Any) -> Any:
+        return _freight.load(packed, self._setup.hold, self._graves)
 
     def _objection(self, job: Job) -> BaseException | None:
         judge = getattr(self._setup.scheduler, "never_startable", None)
@@ -294,7 +301,11 @@ class Listener:
         if self._setup.verbose:
             _blame.say(logging.INFO, "%s", notice.head.text)
         if not self._clockless and self._ledger.queue is None:
-            self._ledger.done(member.name, _opened(notice))
+            self._ledger.done(member.name, _opened(notice, self._setup.hold))
+        if notice.head.remark and not self._remarked:
+            self._remarked = True
+            _blame.say(logging.WARNING, _freight.REMARK, "reports take", notice.head.remark)
+        member.landed = True
         self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
 
     def _note_the_dead(self) -> None:
@@ -307,11 +318,17 @@ class Listener:
 
     def _let_go(self, member: Member) -> None:
         self._ledger.left(member.name)
+        self._give_back()
         self._news, self._launcher.crowded = True, False
         if member.succeeded:
             self._court.conclude(member)
         else:
             self._unless_main_decides(member, self._court.conclude)
+
+    def _give_back(self) -> None:
+        """Give back the memory of big instructions that nobody can see any more."""
+        if self._graves and (living := self._crew.living_forks()) is not None:
+            self._graves.dig(living)
 
     def _enforce_deadlines(self) -> None:
         for member in self._crew.enforce():
@@ -412,26 +429,26 @@ def _is_ours(asked: Any) -> bool:
     return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
-def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
+def _unpacked(frame: Frame, load: Callable[[Any], Any]) -> Iterator[tuple[Job, BaseException | None]]:
     """Yield a job for each set that main sent, with what is wrong where it does not load."""
     common: dict[str, Any] = {}
     broken: Exception | None = None
     try:
-        common = _instructions.unpack_common(frame.segments[0])
+        common = _instructions.unpack_common(frame.segments[0], load)
     except Exception as trouble:
         broken = trouble
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
-            job, error = Job(number, _instructions.unpack(common, packed)), broken
+            job, error = Job(number, _instructions.unpack(common, packed, load)), broken
         except Exception as trouble:
             job, error = Job(number, {}), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
 
 
-def _opened(notice: Frame) -> Any:
+def _opened(notice: Frame, hold: Hold | None) -> Any:
     """Load a report for a scheduler of the user's; main will say what is wrong with one that does not load."""
     try:
-        return _channel.open_object(notice.segments)
+        return _freight.load_copy(notice.segments, hold)
     except Exception:
         return None
 

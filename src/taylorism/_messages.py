@@ -59,7 +59,7 @@ class State:
 
 @dataclass(frozen=True)
 class NewSets:
-    """Order: sets of instructions. Segments: the pickled common part, then one pickle for each set.
+    """Order: sets of instructions. Segments: the pickled common part, then one pickle, or bill, for each set.
 
     Attributes
     ----------
@@ -115,12 +115,18 @@ class Failure:
 class Notice:
     """Notice of a worker: how its task ended.
 
-    Segments: the pickled report and its large buffers, or the packed exception.
+    Segments: the pickled report and its large buffers, or their bill (`_freight`), or the packed exception.
+
+    Attributes
+    ----------
+    remark : str
+        Why a big report came through the pipe.
     """
 
     outcome: Outcome
     text: str = ""
     failure: Failure | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)

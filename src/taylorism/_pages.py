@@ -13,7 +13,7 @@ import os
 import weakref
 from typing import Any
 
-__all__ = ["Pages", "libc"]
+__all__ = ["Pages", "check_mapped", "libc"]
 
 # Python's own mmap module was tried first: until 3.13 each of its objects keeps a second
 # descriptor, which it does not show, and it can neither be protected afterwards nor be mapped a
@@ -33,7 +33,7 @@ libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
-def _check_mapped(address: int | None, size: int) -> int:
+def check_mapped(address: int | None, size: int) -> int:
     """Return what mmap or mremap returned, or raise what went wrong."""
     if address is not None and address != ctypes.c_void_p(-1).value:
         return address
@@ -60,7 +60,7 @@ def _place_for(size: int) -> int | None:
     if not 0 < _HUGE <= size:
         return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    address = _check_mapped(libc.mmap(None, size + _HUGE, 0, flags, -1, 0), size)
+    address = check_mapped(libc.mmap(None, size + _HUGE, 0, flags, -1, 0), size)
     libc.munmap(address, size + _HUGE)
     return -(-address // _HUGE) * _HUGE
 
@@ -97,7 +97,7 @@ class Pages:
         offset = offset if descriptor >= 0 else 0
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         address = libc.mmap(_place_for(size), size, protection, flags, descriptor, offset)
-        return cls(_check_mapped(address, size), size, writable=True)
+        return cls(check_mapped(address, size), size, writable=True)
 
     def _describe(self, writable: bool) -> None:
         # numpy keeps this object alive as the base of the arrays that it makes of this description.
@@ -143,4 +143,4 @@ class Pages:
         remap.restype = ctypes.c_void_p
         remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
         address = remap(self.address, 0, self.size, 1)
-        return Pages(_check_mapped(address, self.size), self.size, writable=True)
+        return Pages(check_mapped(address, self.size), self.size, writable=True)

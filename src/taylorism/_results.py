@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from taylorism import _channel, _errors
+from taylorism import _errors, _freight
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
+from taylorism._hold import Hold
 from taylorism._messages import (
     Cancelled,
     End,
@@ -99,6 +100,8 @@ class Results:
     ----------
     on_error : {'stop', 'finish', 'collect'}
         What the failure of a worker leads to.
+    hold : Hold, optional
+        Where the big buffers of reports are.
 
     Attributes
     ----------
@@ -116,8 +119,9 @@ class Results:
         What was cancelled, by the number of the request.
     """
 
-    def __init__(self, on_error: str = "stop") -> None:
+    def __init__(self, on_error: str = "stop", hold: Hold | None = None) -> None:
         self._on_error = on_error
+        self._hold = hold
         self.fatal: BaseException | None = None
         self.over = False
         self.snapshot = False
@@ -202,14 +206,19 @@ class Results:
             self.over = True
 
     def _note_report(self, number: int, event: WorkerDone, segments: Sequence[Any]) -> None:
-        """Open a report; one that does not open is a failure of its worker."""
+        """Open a report; one that does not open is a failure of its worker.
+
+        It is opened once: its memory may have been given back when this is done again. For the same reason, that
+        of one which does not open is kept until the end.
+        """
         try:
-            report = _errors.load_surely(lambda: _channel.open_object(segments))
+            if number not in self._records:
+                found = _errors.load_surely(lambda: _freight.loaded(segments, self._hold))
+                self._records[number] = {"name": event.name, "report": found.value}
+                found.settle()
         except _errors.NotLoadable as trouble:
             failure, error = _not_opened(event.name, trouble.__cause__ or trouble)
             self._fail(failure, error, event.number, self._on_error == "stop")
-        else:
-            self._records[number] = {"name": event.name, "report": report}
         self._move(event.number, _LEAVING)
 
     def _note_movements(self, event: Movements) -> None:

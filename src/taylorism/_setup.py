@@ -25,6 +25,7 @@ from typing import Any
 import footprints
 
 from taylorism._channel import Channel
+from taylorism._hold import Hold
 from taylorism._policy import Policy
 
 __all__ = ["Setup"]
@@ -57,6 +58,8 @@ class Setup:
         Characters of a report that are logged.
     policy : Policy
         What the caller wants on failure, time and output.
+    hold : Hold or None
+        Where big buffers cross.
     """
 
     channel: Channel
@@ -67,6 +70,7 @@ class Setup:
     maxlenreport: int
     policy: Policy
     forked: bool = field(default=True)
+    hold: Hold | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         from multiprocessing.reduction import DupFd
@@ -77,6 +81,7 @@ class Setup:
             "directory": _directory(),
             "environment": dict(os.environ),
             "fd": DupFd(self.channel.fd),
+            "hold": None if self.hold is None else list(map(DupFd, self.hold.descriptors)),
             "settings": _pickled(
                 (
                     self.main_pid,
@@ -102,7 +107,14 @@ class Setup:
         settings = _Unpickler(io.BytesIO(state["settings"])).load()
         self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport, self.policy = settings
         self.channel = Channel(socket.socket(fileno=state["fd"].detach()))
+        self.hold = None if state["hold"] is None else Hold([_private(each.detach()) for each in state["hold"]])
         self.forked = False
+
+
+def _private(descriptor: int) -> int:
+    """Return a descriptor that the programs which workers start do not inherit."""
+    os.set_inheritable(descriptor, False)
+    return descriptor
 
 
 def _directory() -> str:

@@ -1,0 +1,316 @@
+"""Leaf, any process: the files without a name in which big buffers cross from one process to another.
+
+A `Hold` belongs to a Boss. Main makes it before the listener starts, and all processes of the Boss inherit it. It
+is a few memfds, the *lanes*: lane 0 for instructions, which main writes; the others for reports, which workers
+write. (The kernel locks a file while it is written, so that two workers on one lane take turns: on 2 cpus, 2 400 MiB/s in
+all, where 4 200 were written on two lanes.)
+
+Nobody asks for room. A file may be as long as 2**63 bytes, and what was not written takes no memory. So each launch
+of a worker has a *berth* of 512 GiB to itself, which follows from its number alone, and main has one for each call
+of `set_instructions`. What a worker has left that was killed while it wrote is in its berth, and nowhere else.
+
+Written by `os.pwrite`, which is nearly twice as fast here as to map and copy (128 MiB: 55 ms, not 100): no page is
+made by a fault, nor filled with zeros first. Nothing is reserved beforehand, and memory is not asked for: the way
+through the pipe, to which a refusal of the system leads, needs it twice over, in the listener and in main.
+
+Where the system has no memfd, a file in ``/dev/shm`` does as well that is unlinked at once. Where that is not to
+be had either (macOS) there is no hold, and big buffers take the pipe: files on a disk would be written to the disk,
+and not every file system leaves out what was not written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import mmap
+import os
+import resource
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from taylorism._descriptors import above_stdio
+from taylorism._lease import Graves, Lease
+from taylorism._pages import libc
+
+__all__ = ["Berth", "Extent", "Hold", "NoRoom"]
+
+#: where a buffer is: offset and length, in bytes
+Extent = tuple[int, int]
+
+#: bytes of a berth, and of a file at most
+BERTH = 1 << 39
+_LONGEST = (1 << 63) - 1
+#: lanes for reports, at most; there is one for each cpu
+_LANES = 8
+#: buffers from this size on are mapped by themselves, so that each gives its memory back by itself
+ALONE = 1 << 20
+
+_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE
+
+
+class NoRoom(Exception):
+    """The system does not take the bytes; the text says why."""
+
+
+class _Lane(NamedTuple):
+    descriptor: int
+    identity: tuple[int, int] | None
+
+    @property
+    def intact(self) -> bool:
+        """Whether nobody has closed it: the number may be another file's by now."""
+        return self.identity is not None and _identity(self.descriptor) == self.identity
+
+
+class Hold:
+    """The lanes.
+
+    Parameters
+    ----------
+    descriptors : sequence of int
+        Of the files; in this process, this object is their owner.
+    """
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self._lanes = [_Lane(each, _identity(each)) for each in descriptors]
+        self._numbers = itertools.count()
+        self._leases: dict[tuple[int, int], Lease] = {}
+        self._pid = os.getpid()
+        weakref.finalize(self, _close, self._lanes).atexit = False
+
+    @classmethod
+    def new(cls) -> Hold | None:
+        """Make one; None where the system has no such files, or nearly no descriptors left."""
+        made: list[int] = []
+        with suppress(OSError):
+            while len(made) < 1 + min(_LANES, _cpus()):
+                made.append(_spare(_nameless_file()))
+        hold = cls(made)
+        if len(made) > 1:
+            return hold
+        hold.close()
+        return None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those of the files."""
+        return [lane.descriptor for lane in self._lanes]
+
+    # -- berths ---------------------------------------------------------------------------------------
+
+    def berth(self, number: int) -> Berth | None:
+        """Return the berth of the launch of that number, None where there is none left."""
+        lanes = len(self._lanes) - 1
+        return self._berth(1 + number % lanes, number // lanes) if lanes > 0 else None
+
+    def own_berth(self) -> Berth | None:
+        """Return a new berth for instructions."""
+        return self._berth(0, next(self._numbers)) if self._lanes else None
+
+    def _berth(self, lane: int, place: int) -> Berth | None:
+        start = place * BERTH
+        return Berth(self, lane, start) if start + BERTH <= _LONGEST else None
+
+    # -- bytes ----------------------------------------------------------------------------------------
+
+    def write(self, lane: int, offset: int, buffer: Any) -> None:
+        """Write a buffer.
+
+        Raises
+        ------
+        OSError
+            The system does not take it.
+        """
+        descriptor, view, done = self._descriptor(lane), memoryview(buffer), 0
+        while done < len(view):
+            written = os.pwrite(descriptor, view[done:], offset + done)
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done += written
+
+    def read(self, lane: int, offset: int, size: int) -> memoryview:
+        """Return a copy, writable."""
+        descriptor, view, done = self._descriptor(lane), memoryview(bytearray(size)), 0
+        while done < size:
+            done += os.preadv(descriptor, [view[done:]], offset + done) or size  # 0 at the end of the file
+        return view
+
+    def lease(
+        self, lane: int, offset: int, size: int, leases: list[Lease], graves: Graves | None = None
+    ) -> memoryview:
+        """Return the bytes, mapped, or copied where they cannot be; the lease is added to `leases`."""
+        descriptor = self._descriptor(lane)
+        lease = Lease(offset, size, lambda start, length: self._punch_leased(lane, start, length), graves)
+        try:
+            view = lease.map(descriptor)
+            self._leases[lane, offset] = lease
+        except (OSError, MemoryError):
+            view = self.read(lane, offset, size)
+            lease.end()
+        leases.append(lease)
+        return view
+
+    def _punch_leased(self, lane: int, offset: int, size: int) -> None:
+        self._leases.pop((lane, offset), None)
+        self.punch(lane, offset, size)
+
+    def punch(self, lane: int, offset: int, size: int) -> None:
+        """Give back the memory of a part; nothing where the files are closed."""
+        with suppress(OSError):
+            descriptor = self._descriptor(lane)
+            size = min(_whole_pages(size), _LONGEST - offset)
+            libc.fallocate(descriptor, _PUNCH, ctypes.c_long(offset), ctypes.c_long(size))
+
+    def _descriptor(self, lane: int) -> int:
+        """Return the descriptor of a lane; a task may have closed it."""
+        if lane < len(self._lanes) and self._lanes[lane].intact:
+            return self._lanes[lane].descriptor
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def drop(self) -> None:
+        """In main: give back all reports that nobody looks at, and close the files; harmless when repeated.
+
+        Instructions are left alone: workers that nobody hears any more may go on with them.
+        """
+        if self._pid == os.getpid():
+            for lane in range(1, len(self._lanes)):
+                self._drop_lane(lane)
+        self.close()
+
+    def _drop_lane(self, lane: int) -> None:
+        kept = sorted(key for key in list(self._leases) if key[0] == lane)
+        leases = [lease for key in kept if (lease := self._leases.get(key)) is not None]
+        with suppress(OSError):
+            descriptor = self._descriptor(lane)
+            for lease in leases:
+                lease.outlive(descriptor)
+        for start, end in _gaps(leases):
+            self.punch(lane, start, end - start)
+
+    def close(self) -> None:
+        """Close the files in this process."""
+        _close(self._lanes)
+
+
+class Berth:
+    """Where one worker, or one call, puts its buffers.
+
+    Parameters
+    ----------
+    hold : Hold
+        What it is a part of.
+    lane : int
+        In which file.
+    start : int
+        Offset of its first byte.
+    """
+
+    def __init__(self, hold: Hold, lane: int, start: int) -> None:
+        self._hold = hold
+        self.lane = lane
+        self._start = start
+        self._next = start
+
+    def stow(self, buffers: Sequence[Any]) -> list[Extent]:
+        """Write buffers; return where each of them is.
+
+        The small ones come first, side by side, so that they can be mapped together.
+
+        Raises
+        ------
+        NoRoom
+            The system does not take them; nothing of them is left.
+        """
+        extents, end = self._laid_out([len(each) for each in buffers])
+        self._check(end)
+        try:
+            for (offset, _), buffer in zip(extents, buffers, strict=True):
+                self._hold.write(self.lane, offset, buffer)
+        except BaseException as trouble:
+            self._hold.punch(self.lane, self._next, end - self._next)
+            if isinstance(trouble, OSError) and trouble.errno is not None:  # else it is of a handler of the user's
+                raise NoRoom(trouble.strerror) from None
+            raise
+        self._next = end
+        return extents
+
+    def _laid_out(self, sizes: Sequence[int]) -> tuple[list[Extent], int]:
+        """Return where to put buffers of these sizes, and where they end."""
+        extents, end = [(0, 0)] * len(sizes), self._next
+        for which in sorted(range(len(sizes)), key=lambda which: sizes[which] >= ALONE):
+            extents[which] = end, sizes[which]
+            end += _whole_pages(sizes[which])
+        return extents, end
+
+    def _check(self, end: int) -> None:
+        """Refuse what the user's limit of file sizes forbids; the system would send a signal that ends programs."""
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY and end > limit:
+            raise NoRoom("the size of files is limited (ulimit -f)")
+        if end > self._start + BERTH:
+            raise NoRoom(f"it is more than {BERTH >> 30} GiB")
+
+    def empty(self) -> None:
+        """Give back all that it was used for."""
+        self._hold.punch(self.lane, self._start, BERTH)
+
+
+def _nameless_file() -> int:
+    if hasattr(os, "memfd_create"):
+        with suppress(OSError):  # forbidden here, or an old kernel
+            return above_stdio(os.memfd_create("taylorism-hold"))
+    return _unlinked_file()
+
+
+def _unlinked_file() -> int:
+    descriptor, path = tempfile.mkstemp(prefix="taylorism-", dir="/dev/shm")
+    os.unlink(path)
+    return above_stdio(descriptor)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _spare(descriptor: int) -> int:
+    """Return a descriptor, unless it is one of the last: half of them are left to the program."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and descriptor >= limit // 2:
+        os.close(descriptor)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return descriptor
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _gaps(leases: Iterable[Lease]) -> Iterator[Extent]:
+    """Yield the beginning and the end of each part that is between leases, which are sorted."""
+    start = 0
+    for lease in leases:
+        if lease.offset > start:
+            yield start, lease.offset
+        start = lease.offset + _whole_pages(lease.size)
+    yield start, _LONGEST
+
+
+def _close(lanes: list[_Lane]) -> None:
+    while lanes:
+        lane = lanes.pop()
+        if lane.intact:
+            os.close(lane.descriptor)
