@@ -2,8 +2,8 @@
 
 A `Hold` belongs to a Boss. Main makes it before the listener starts, and all processes of the Boss inherit it. It
 is a few memfds, the *lanes*: lane 0 for instructions, which main writes; the others for reports, which workers
-write. (The kernel locks a file while it is written, so that two workers on one lane take turns: on 2 cpus, 2 400 MiB/s in
-all, where 4 200 were written on two lanes.)
+write. (The kernel locks a file while it is written, so that two workers on one lane take turns: on 2 cpus,
+2 400 MiB/s in all, where 4 200 were written on two lanes.)
 
 Nobody asks for room. A file may be as long as 2**63 bytes, and what was not written takes no memory. So each launch
 of a worker has a *berth* of 512 GiB to itself, which follows from its number alone, and main has one for each call

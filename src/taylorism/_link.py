@@ -42,6 +42,14 @@ _BRIEFLY = 0.2
 #: after which the listener takes no more instructions
 _CLOSING = (Signal.END, Signal.STOP, Signal.STOP_LISTENING, Signal.STOP_RIGHTNOW)
 
+#: what is logged where the system has nothing to make a `Hold` of
+_NO_HOLD = (
+    "big reports and instructions take the pipe: this system has no shared memory without a name (memfd, or a file in "
+    "/dev/shm), or too few descriptors are left"
+)
+#: what was logged so far
+_said: set[str] = set()
+
 #: the ties of this process that are not undone; strong, for a Boss may be forgotten with work to be finished
 _alive: list[Link] = []
 
@@ -81,7 +89,8 @@ class Link:
         self._pid = os.getpid()
         self._grace = policy.stop_grace
         self._hold = Hold.new()
-        self._told: set[str] = set()
+        if self._hold is None:
+            _say_once(logging.INFO, _NO_HOLD)
         self.results = Results(policy.on_error, self._hold)
         self._numbers = itertools.count()
         self._requests = itertools.count()
@@ -147,9 +156,8 @@ class Link:
 
     def _dump(self, value: object, berth: Berth | None) -> bytes:
         packed, trouble = _freight.dump(value, berth)
-        if trouble and trouble not in self._told:
-            self._told.add(trouble)
-            _log.warning(_freight.REMARK, "instructions take", trouble)
+        if trouble:
+            _say_once(logging.WARNING, _freight.REMARK % ("instructions take", trouble))
         return packed
 
     def send(self, head: object, segments: Iterable[Any] = ()) -> None:
@@ -364,6 +372,12 @@ class Link:
                 f"this Boss belongs to process {self._pid}, and this is process {os.getpid()}, a fork of it: "
                 "make a Boss of its own here."
             )
+
+
+def _say_once(level: int, text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        _log.log(level, "%s", text)
 
 
 def _nothing() -> None:
