@@ -159,6 +159,7 @@ class Listener:
             self._take_orders()
             self._take_notices()
             self._note_the_dead()
+            self._give_back()
             self._enforce_deadlines()
             self._schedule()
             self._answer_cancels()
@@ -305,7 +306,7 @@ class Listener:
         if notice.head.remark and not self._remarked:
             self._remarked = True
             _blame.say(logging.WARNING, _freight.REMARK, "reports take", notice.head.remark)
-        member.landed = True
+        member.landed = self._upstream.open and not self._upstream.deaf
         self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
 
     def _note_the_dead(self) -> None:
@@ -318,7 +319,6 @@ class Listener:
 
     def _let_go(self, member: Member) -> None:
         self._ledger.left(member.name)
-        self._give_back()
         self._news, self._launcher.crowded = True, False
         if member.succeeded:
             self._court.conclude(member)
