@@ -334,7 +334,7 @@ def test_a_refusal_of_the_system_is_told_once(tmp_path):
 def test_without_a_hold_all_takes_the_pipe(monkeypatch, caplog):
     """Where the system has no such files; this is said once, quietly."""
     monkeypatch.delattr(os, "memfd_create")
-    monkeypatch.setattr("taylorism._hold._unlinked_file", _absent)
+    monkeypatch.delattr(os, "O_TMPFILE")
     monkeypatch.setattr("taylorism._link._said", set())
     with caplog.at_level(logging.INFO, "taylorism"):
         for _ in range(2):
@@ -342,7 +342,3 @@ def test_without_a_hold_all_takes_the_pipe(monkeypatch, caplog):
             assert reports(boss) == [N - 1.0]
             assert reports(working(*do("make", 4)))[0].sum() == 4 * N
     assert caplog.text.count("shared memory without a name") == 1
-
-
-def _absent() -> int:
-    raise FileNotFoundError

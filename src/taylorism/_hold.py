@@ -13,9 +13,9 @@ Written by `os.pwrite`, which is nearly twice as fast here as to map and copy (1
 made by a fault, nor filled with zeros first. Nothing is reserved beforehand, and memory is not asked for: the way
 through the pipe, to which a refusal of the system leads, needs it twice over, in the listener and in main.
 
-Where the system has no memfd, a file in ``/dev/shm`` does as well that is unlinked at once. Where that is not to
-be had either (macOS) there is no hold, and big buffers take the pipe: files on a disk would be written to the disk,
-and not every file system leaves out what was not written.
+Where the system has no memfd, a file in ``/dev/shm`` that is made without a name (`O_TMPFILE`) does as well. Where
+that is not to be had either (macOS) there is no hold, and big buffers take the pipe: files on a disk would be written
+to the disk, and not every file system leaves out what was not written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import itertools
 import mmap
 import os
 import resource
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -265,13 +264,13 @@ def _nameless_file() -> int:
     if hasattr(os, "memfd_create"):
         with suppress(OSError):  # forbidden here, or an old kernel
             return above_stdio(os.memfd_create("taylorism-hold"))
-    return _unlinked_file()
+    return _file_of_shm()
 
 
-def _unlinked_file() -> int:
-    descriptor, path = tempfile.mkstemp(prefix="taylorism-", dir="/dev/shm")
-    os.unlink(path)
-    return above_stdio(descriptor)
+def _file_of_shm() -> int:
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return above_stdio(os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR, 0o600))
 
 
 def _cpus() -> int:
