@@ -1,4 +1,4 @@
-"""Tools of the tests of `_lease`, `_hold` and what is built on them: how much memory a file takes, and waiting forks."""
+"""Tools of the tests of `_lease`, `_hold` and what is built on them: memory that files take, forks that wait."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ import forked
 import numpy as np
 import pytest
 import workers
-from holding import MIB, child, given_back, taken, taken_by
+from holding import MIB, PAGE, child, given_back, taken, taken_by
 from workers import deed, do, reports, working
 
 import taylorism
-from taylorism import _freight, _results
+from taylorism import _freight, _lease, _results
 from taylorism._channel import Frame
 from taylorism._hold import Hold
 
@@ -30,11 +30,13 @@ REPORTS, ORDERS = slice(1, None), slice(0, 1)
 
 @deed
 def make(value: float, worker: Any) -> Any:
+    """Return a MiB."""
     return np.full(N, float(value))
 
 
 @deed
 def last(value: Any, worker: Any) -> float:
+    """Return the last element of an array, and write all over it."""
     found = float(value[0][-1])
     value[0][:] = -1  # its own
     return found
@@ -42,6 +44,7 @@ def last(value: Any, worker: Any) -> float:
 
 @deed
 def die_with_a_full_berth(value: Any, worker: Any) -> None:
+    """Die in the middle of a big report."""
     worker.messenger.berth.stow([b"\1" * MIB])
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -119,10 +122,11 @@ def test_a_pool_and_an_inner_boss_see_what_their_parent_has_let_go_of():
     """What was forked while an array lived goes on with it, whatever its parent does."""
     boss = working(*do("make", 7))
     (array,) = reports(boss)
-    SEEN["array"] = array
-    with child(lambda: array.sum() == 7 * N):
+    SEEN["array"], seen = array, [array]
+    with child(lambda: seen[0].sum() == 7 * N):
         inner = taylorism.Boss(scheduler=workers.slots(1))
         SEEN.clear()
+        seen.clear()
         boss._link.results._records.clear()
         del array
         gc.collect()
@@ -135,6 +139,7 @@ SEEN: dict[str, Any] = {}
 
 @deed
 def sum_of_what_is_seen(value: Any, worker: Any) -> float:
+    """Return what this process has inherited."""
     return float(SEEN["array"].sum())
 
 
@@ -280,33 +285,31 @@ def ran(place: Any, text: str) -> Any:
     return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_handler_that_raises_anywhere_loses_nothing():
-    """Before each instruction of the module that notes reports, once: what is noted again is whole."""
+@pytest.mark.parametrize("module", [_results, _freight, _lease])
+def test_a_handler_that_raises_anywhere_loses_nothing(module):
+    """Before each instruction of a module, once: what is noted again is whole, and given back in the end."""
     hold = Hold.new()
     assert hold is not None
-    segments, _ = _freight.pack(np.full(N, 3.0), hold.berth(0))
-    frame = Frame(("w", 0), segments)
-    punched: list[int] = []
-    hold.punch = lambda lane, offset, size: punched.append(size)  # type: ignore[method-assign]
     for at in range(1, 1000):
-        results = _results.Results(hold=hold)
-        if not _interrupted(at, lambda results=results: results.note(5, frame)):
+        segments, _ = _freight.pack([np.full(N, 3.0), "x" * (MIB // 8)], hold.berth(at))
+        frame, results = Frame(("w", 0), segments), _results.Results(hold=hold)
+        before = taken(*hold.descriptors)
+        if not _interrupted(module, at, lambda results=results, frame=frame: results.note(5, frame)):
             break
-        assert not punched
         results.note(5, frame)
-        assert not punched and results.records[0]["report"].sum() == 3 * N
+        assert results.records[0]["report"][0].sum() == 3 * N
         results = None
-        punched.clear()
-    assert at > 20
+    pickled = MIB // 8 + PAGE  # which has been read, and is gone
+    assert at > 20 and before - taken(*hold.descriptors) == pickled
     results = None
-    assert punched == [8 * N]
+    assert before - taken(*hold.descriptors) == MIB + pickled
     hold.close()
 
 
-def _interrupted(at: int, function: Any) -> bool:
+def _interrupted(module: Any, at: int, function: Any) -> bool:
     """Call a function, and return whether something was raised before that instruction."""
     try:
-        forked.Injector(_results, at).run(function)
+        forked.Injector(module, at).run(function)
     except forked.Injected:
         return True
     return False

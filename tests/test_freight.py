@@ -12,6 +12,7 @@ from holding import MIB, PAGE, taken
 
 from taylorism import _channel, _freight
 from taylorism._hold import Hold, NoRoom
+from taylorism._lease import Graves
 
 
 @pytest.fixture
@@ -30,6 +31,13 @@ def there_and_back(value, hold):
     assert remark == ""
     frame = [memoryview(bytearray(each)) for each in segments]
     found = _freight.loaded(frame, hold)
+    found.settle()
+    return found.value
+
+
+def opened(packed, hold):
+    """Return what is in one piece, read once."""
+    found = _freight.loaded([packed], hold)
     found.settle()
     return found.value
 
@@ -140,7 +148,7 @@ def test_ten_thousand_small_arrays_stay_in_the_pickle(hold):
     """They are copied into it; to keep track of each would take longer."""
     segments, _ = _freight.pack([np.arange(10)] + [np.zeros(100) + n for n in range(10_000)], hold.berth(0))
     assert is_bill(segments) and len(segments[0]) < 100  # as one big pickle
-    got = _freight.load(segments[0], hold)
+    got = opened(segments[0], hold)
     assert len(got) == 10_001 and got[-1][0] == 9999
 
 
@@ -159,7 +167,7 @@ def test_big_pickles_without_buffers_take_the_same_way(value, hold):
     """A text, bytes or a list of a MiB."""
     segments, _ = _freight.pack(value, hold.berth(0))
     assert is_bill(segments)
-    assert _freight.load(segments[0], hold) == value
+    assert opened(segments[0], hold) == value
 
 
 def test_buffers_of_any_kind_arrive(hold):
@@ -195,7 +203,7 @@ def test_a_copy_leaves_all_to_the_owner(hold):
     """A scheduler may keep what main gives back."""
     segments, _ = _freight.pack(np.ones(N), hold.berth(0))
     copy = _freight.load_copy(segments, hold)
-    _freight.load(segments[0], hold)
+    opened(segments[0], hold)
     assert taken(*hold.descriptors) == 0 and copy.sum() == N
     assert _freight.load_copy(_channel.pack_object([1]), hold) == [1]
 
@@ -204,8 +212,9 @@ def test_what_does_not_load_is_given_back_in_the_end(hold):
     """Instructions of a class that the listener does not know, for instance."""
     packed, _ = _freight.dump([np.ones(N), Unloadable()], hold.own_berth())
     with pytest.raises(RuntimeError, match="cannot be loaded"):
-        _freight.load(packed, hold)
+        _freight.load(packed, hold, graves := Graves())
     gc.collect()
+    graves.dig([])
 
 
 class Unloadable:
@@ -247,7 +256,7 @@ def test_without_a_hold_all_is_as_it_was():
     assert remark == "" and len(segments) == 2
     assert _freight.loaded(segments, None).value.sum() == N
     packed, _ = _freight.dump(array, None)
-    assert _freight.load(packed, None).sum() == N
+    assert _freight.load(packed, None, Graves()).sum() == N
 
 
 def test_instructions_of_middle_size_are_in_one_piece(hold):

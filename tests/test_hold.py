@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from holding import MIB, PAGE, taken
 
-from taylorism import _hold, _lease
+from taylorism import _lease
 from taylorism._hold import BERTH, Hold, NoRoom
 
 
@@ -32,9 +32,9 @@ def full(hold, size=PAGE):
 
 def leased(hold, lane, extent):
     """Return an array on an extent, which gives its memory back."""
-    leases = []
-    view = hold.lease(lane, *extent, leases)
-    leases[0].settle()
+    lease = hold.lease(lane, *extent)
+    view, lease.view = lease.view, None
+    lease.settle()
     return np.frombuffer(view, np.uint8)
 
 
@@ -197,7 +197,7 @@ def test_where_it_cannot_be_mapped_it_is_copied(hold, monkeypatch):
 def test_a_drop_gives_back_all_that_nobody_looks_at(hold):
     """Reports in use stay, and give their memory back later, without a descriptor; instructions are left alone."""
     berth = hold.berth(0)
-    first, second, third = berth.stow([b"\1" * MIB, b"\2" * MIB, b"\3" * MIB])
+    first, _, third = berth.stow([b"\1" * MIB, b"\2" * MIB, b"\3" * MIB])
     hold.berth(1).stow([b"\4" * MIB])
     hold.own_berth().stow([b"\5" * MIB])
     array, other = leased(hold, 1, first), leased(hold, 1, third)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 import forked
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from holding import PAGE, child, taken
 
 from taylorism import _hold, _lease
-from taylorism._lease import Graves, Lease, forks
+from taylorism._lease import Graves, Lease, Tracked, forks
 
 
 class Place:
@@ -25,10 +26,14 @@ class Place:
         """Punch a hole."""
         _hold.libc.fallocate(self.fd, 3, _hold.ctypes.c_long(offset), _hold.ctypes.c_long(size))
 
-    def lease(self, graves: Graves | None = None) -> tuple[Lease, np.ndarray]:
+    def lease(self, graves: Graves | None = None) -> tuple[Lease | Tracked, np.ndarray]:
         """Return a lease and an array on it."""
-        lease = Lease(4 * PAGE, PAGE, self.punch, graves)
-        return lease, np.frombuffer(lease.map(self.fd), np.uint8)
+        lease = self._lease() if graves is None else Tracked(self.fd, 4 * PAGE, PAGE, self.punch, graves)
+        view, lease.view = lease.view, None
+        return lease, np.frombuffer(view, np.uint8)
+
+    def _lease(self) -> Lease:
+        return Lease(self.fd, 4 * PAGE, PAGE, self.punch)
 
     @property
     def full(self) -> bool:
@@ -39,12 +44,17 @@ class Place:
 @pytest.fixture
 def place():
     """Return a file, and see that all leases have ended after the test."""
-    gc.collect()
-    before = _lease._living
+    before = living()
     found = Place()
     yield found
     os.close(found.fd)
-    assert _lease._living == before
+    assert living() == before
+
+
+def living() -> int:
+    """Return how many leases have not ended."""
+    gc.collect()
+    return sum(ref() is not None for ref in _lease._held.values())
 
 
 def test_it_shows_the_file_and_writes_to_itself(place):
@@ -76,7 +86,7 @@ def test_memory_goes_with_the_last_who_looks(place):
 
 def test_what_is_not_settled_is_kept(place):
     """Who was interrupted reads it again; once it is settled, it goes though it ended before."""
-    lease, array = place.lease()
+    _, array = place.lease()
     del array
     assert place.full
     again, array = place.lease()
@@ -90,7 +100,9 @@ def test_who_forked_meanwhile_goes_on_seeing_it(place):
     """The child reads what it had when the parent has let go of it; a hole would be zeros."""
     lease, array = place.lease()
     lease.settle()
-    with child(lambda: array.sum() == PAGE):
+    seen = [array]
+    with child(lambda: seen[0].sum() == PAGE):
+        seen.clear()
         del array
         gc.collect()
         assert place.full
@@ -140,9 +152,9 @@ def test_a_child_uses_leases_of_its_own(place):
     assert forked.in_fork(use) is False
 
 
-def test_a_fork_that_is_being_made_counts(place, monkeypatch):
+def test_a_fork_that_is_being_made_counts(place):
     """What another thread opens while one forks may be in the child or not: it is kept."""
-    _lease._count_forks()
+    _lease._see_forks()
     _lease._before_fork()
     lease, array = place.lease()
     lease.settle()
@@ -152,14 +164,15 @@ def test_a_fork_that_is_being_made_counts(place, monkeypatch):
     born, array = place.lease()
     born.settle()
     _lease._before_fork()
+    _lease._armed.clear()
     del array
     _lease._after_fork()
     assert place.full
 
 
-def test_a_fork_counts_on_both_sides(place, monkeypatch):
+def test_a_fork_counts_on_both_sides():
     """Before it and after it; then none is being made."""
-    _lease._count_forks()
+    _lease._see_forks()
     before = forks()
     pid = os.fork()
     if not pid:
@@ -175,8 +188,10 @@ def test_graves_wait_for_the_children_that_can_see(place):
         early = forks()
         lease, array = place.lease(graves)
         lease.settle()
-        with child(lambda: array.sum() == PAGE):
+        seen = [array]
+        with child(lambda seen=seen: seen[0].sum() == PAGE):
             middle = forks()
+            seen.clear()
             del array
             with child(lambda: True):
                 late = forks()
@@ -188,33 +203,62 @@ def test_graves_wait_for_the_children_that_can_see(place):
 
 
 def test_it_outlives_the_descriptor(place):
-    """Memory is given back when the file was closed in this process before."""
+    """Memory is given back when the file was closed in this process before, and its number is another's."""
     watched = os.dup(place.fd)
     lease, array = place.lease()
     lease.settle()
-    lease.outlive(place.fd)
-    place.punch = None
+    other = os.memfd_create("other")
+    os.pwrite(other, b"\2" * PAGE, 4 * PAGE)
+    os.dup2(other, place.fd)
     assert array.sum() == PAGE and taken(watched)
     del array
-    assert not taken(watched)
+    assert not taken(watched) and taken(other)
     os.close(watched)
+    os.close(other)
 
 
-def test_what_has_ended_needs_no_handle(place):
-    """Nothing is mapped for what nobody looks at, settled or not."""
+def test_nothing_of_python_runs_when_it_ends(place):
+    """An exception of a signal handler would be lost there: a Ctrl-C, or a time limit."""
+    seen = []
+
+    def look(frame, event, argument):
+        seen.append(frame.f_code.co_name)
+        return look
+
     lease, array = place.lease()
-    del array
-    lease.outlive(place.fd)
-    assert lease._handle is None
-    kept, array = place.lease()
-    kept.outlive(place.fd)
-    del array
-    assert kept._handle is None and place.full
+    lease.settle()
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        del array
+    finally:
+        sys.settrace(before)
+    assert not place.full and not seen
+
+
+def test_a_fork_disarms_without_python(place):
+    """For the same reason, and because what is not disarmed would be punched under the child."""
+    lease, _array = place.lease()
+    lease.settle()
+    assert lease._number in _lease._armed
+    forked.exit_code(forked.fork(lambda: None))
+    assert lease._number not in _lease._armed
+    assert _lease._armed.clear.__self__ is _lease._armed
+
+
+def test_what_has_ended_is_forgotten(place):
+    """The books do not grow with the number of leases that were."""
+    for _ in range(3 * _lease.FEW):
+        lease, array = place.lease()
+        lease.settle()
+        del array
+    assert len(_lease._held) < 2 * _lease.FEW + 2 * living()
+    assert _lease._armed.keys() <= _lease._held.keys()
 
 
 def test_there_are_not_too_many(place, monkeypatch):
     """Beyond a limit, mapping is refused; the kernel's own limit would hit the rest of the program too."""
-    monkeypatch.setattr(_lease, "MOST", _lease._living + 1)
+    monkeypatch.setattr(_lease, "MOST", living() + 1)
     _, array = place.lease()
     with pytest.raises(MemoryError):
         place.lease()
@@ -224,4 +268,6 @@ def test_there_are_not_too_many(place, monkeypatch):
 def test_a_refused_mapping_is_an_error(place):
     """A descriptor that is none, and a mapping that lies outside of what the system can do."""
     with pytest.raises(OSError):
-        Lease(0, PAGE, place.punch).map(999_999)
+        Lease(999_999, 0, PAGE, place.punch)
+    with pytest.raises((OSError, MemoryError, OverflowError)):
+        Lease(place.fd, 0, 1 << 62, place.punch)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from taylorism import _channel
-from taylorism._hold import ALONE, Berth, Extent, Hold, NoRoom
-from taylorism._lease import Graves, Lease
+from taylorism._hold import ALONE, Berth, Extent, Hold, NoRoom, Use
+from taylorism._lease import Graves
 
 __all__ = ["REMARK", "Loaded", "dump", "load", "load_copy", "loaded", "pack"]
 
@@ -80,77 +81,86 @@ def _stowed(segments: Sequence[Any], berth: Berth) -> bytes:
 
 
 class Loaded:
-    """What was loaded, and what it holds of the memory.
+    """What was loaded, and what it uses of the memory.
 
     Call `settle` once it is safe: what was read will not be read again.
     """
 
-    def __init__(self, value: Any, leases: Sequence[Lease] = ()) -> None:
+    def __init__(self, value: Any, uses: Sequence[Use] = ()) -> None:
         self.value = value
-        self._leases = leases
+        self._uses = uses
 
     def settle(self) -> None:
         """Have the memory given back when nobody looks at it any more."""
-        for lease in self._leases:
-            lease.settle()
+        for use in self._uses:
+            use.settle()
 
 
 def loaded(segments: Sequence[Any], hold: Hold | None) -> Loaded:
     """Load what `pack` made; arrays lie on the memory of the hold, mapped privately, and may be written."""
-    leases: list[Lease] = []
-    return Loaded(_load(segments, hold, leases), leases)
-
-
-def load(packed: Any, hold: Hold | None, graves: Graves | None = None) -> Any:
-    """Load what `dump` made, for somebody who reads it once; what does not load is given back too."""
-    leases: list[Lease] = []
-    try:
-        return _load([packed], hold, leases, graves)
-    finally:
-        for lease in leases:
-            lease.settle()
-
-
-def _load(segments: Sequence[Any], hold: Hold | None, leases: list[Lease], graves: Graves | None = None) -> Any:
     if hold is None or not _is_bill(segments[0]):
-        return _channel.open_object(segments)
-    lane, extents, body = _read_bill(segments[0])
-    buffers = _mapped(hold, lane, extents, leases, graves)
-    return _channel.open_object(buffers if body is None else [body, *buffers])
+        return Loaded(_channel.open_object(segments))
+    bill = _read_bill(segments[0])
+    uses: list[Use] = []
+    return Loaded(bill.load(_buffers(bill, partial(hold.lease, bill.lane), uses)), uses)
+
+
+def load(packed: Any, hold: Hold | None, graves: Graves) -> Any:
+    """Load what `dump` made, in the listener; what does not load is given back too."""
+    if hold is None or not _is_bill(packed):
+        return _channel.open_object([packed])
+    bill = _read_bill(packed)
+    uses: list[Use] = []
+    try:
+        return bill.load(_buffers(bill, partial(hold.track, graves, bill.lane), uses))
+    finally:
+        for use in uses:
+            use.settle()
 
 
 def load_copy(segments: Sequence[Any], hold: Hold | None) -> Any:
     """Load a report beside its owner: the bytes are copied, for main will give them back when it likes."""
     if hold is None or not _is_bill(segments[0]):
         return _channel.open_object(segments)
-    lane, extents, body = _read_bill(segments[0])
-    buffers = [hold.read(lane, *extent) for extent in extents]
-    return _channel.open_object(buffers if body is None else [body, *buffers])
+    bill = _read_bill(segments[0])
+    return bill.load([hold.read(bill.lane, *extent) for extent in bill.extents])
+
+
+class _Bill(NamedTuple):
+    lane: int
+    extents: list[Extent]
+    body: Any
+
+    def load(self, buffers: list[memoryview]) -> Any:
+        """Load the pickle, which is the first of the buffers if it is not in the bill."""
+        return _channel.open_object([self.body, *buffers] if len(self.body) else buffers)
 
 
 def _is_bill(segment: Any) -> bool:
     return bytes(segment[:1]) == _MARK
 
 
-def _read_bill(bill: Any) -> tuple[int, list[Extent], Any]:
-    """Return the lane, the extents, and the pickle, None if that is the first of the extents."""
+def _read_bill(bill: Any) -> _Bill:
     _, lane, count = _HEAD.unpack_from(bill)
     flat = struct.unpack_from(f"!{2 * count}Q", bill, _HEAD.size)
-    body = bill[_HEAD.size + 16 * count :]
-    return lane, list(zip(flat[::2], flat[1::2], strict=True)), body if len(body) else None
+    extents = list(zip(flat[::2], flat[1::2], strict=True))
+    return _Bill(lane, extents, bill[_HEAD.size + 16 * count :])
 
 
-def _mapped(
-    hold: Hold, lane: int, extents: Sequence[Extent], leases: list[Lease], graves: Graves | None
-) -> list[memoryview]:
-    """Return the buffers, in order; those that are large have a lease each, the others one together."""
-    small = [extent for extent in extents if extent[1] < ALONE]
+def _buffers(bill: _Bill, use: Callable[[int, int], Use], uses: list[Use]) -> list[memoryview]:
+    """Return the buffers, in order; those that are large are used by themselves, the others together."""
+
+    def taken(offset: int, size: int) -> memoryview:
+        uses.append(use(offset, size))
+        view, uses[-1].view = uses[-1].view, None
+        assert view is not None
+        return view
+
+    small = [extent for extent in bill.extents if extent[1] < ALONE]
     start = min((offset for offset, _ in small), default=0)
     end = max((offset + size for offset, size in small), default=0)
-    together = hold.lease(lane, start, end - start, leases, graves) if small else memoryview(b"")
+    together = taken(start, end - start) if small else memoryview(b"")
     return [
-        together[offset - start : offset - start + size]
-        if size < ALONE
-        else hold.lease(lane, offset, size, leases, graves)
-        for offset, size in extents
+        together[offset - start : offset - start + size] if size < ALONE else taken(offset, size)
+        for offset, size in bill.extents
     ]

@@ -14,8 +14,8 @@ made by a fault, nor filled with zeros first. Nothing is reserved beforehand, an
 through the pipe, to which a refusal of the system leads, needs it twice over, in the listener and in main.
 
 Where the system has no memfd, a file in ``/dev/shm`` that is made without a name (`O_TMPFILE`) does as well. Where
-that is not to be had either (macOS) there is no hold, and big buffers take the pipe: files on a disk would be written
-to the disk, and not every file system leaves out what was not written.
+that is not to be had either (macOS) there is no hold, and big buffers take the pipe: files on a disk would be
+written to the disk, and not every file system leaves out what was not written.
 """
 
 from __future__ import annotations
@@ -27,18 +27,22 @@ import mmap
 import os
 import resource
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from taylorism._descriptors import above_stdio
-from taylorism._lease import Graves, Lease
+from taylorism._lease import FEW, Graves, Lease, Tracked
 from taylorism._pages import libc
 
-__all__ = ["Berth", "Extent", "Hold", "NoRoom"]
+__all__ = ["Berth", "Copy", "Extent", "Hold", "NoRoom", "Use"]
 
 #: where a buffer is: offset and length, in bytes
 Extent = tuple[int, int]
+
+#: the use of an extent by a process
+Use: TypeAlias = "Lease | Tracked | Copy"
 
 #: bytes of a berth, and of a file at most
 BERTH = 1 << 39
@@ -48,6 +52,7 @@ _LANES = 8
 #: buffers from this size on are mapped by themselves, so that each gives its memory back by itself
 ALONE = 1 << 20
 
+_SHM = "/dev/shm"  # noqa: S108 - for a file without a name, which nobody else can open
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE
 
 
@@ -78,6 +83,7 @@ class Hold:
         self._lanes = [_Lane(each, _identity(each)) for each in descriptors]
         self._numbers = itertools.count()
         self._leases: dict[tuple[int, int], Lease] = {}
+        self._many = FEW
         self._pid = os.getpid()
         weakref.finalize(self, _close, self._lanes).atexit = False
 
@@ -138,24 +144,31 @@ class Hold:
             done += os.preadv(descriptor, [view[done:]], offset + done) or size  # 0 at the end of the file
         return view
 
-    def lease(
-        self, lane: int, offset: int, size: int, leases: list[Lease], graves: Graves | None = None
-    ) -> memoryview:
-        """Return the bytes, mapped, or copied where they cannot be; the lease is added to `leases`."""
-        descriptor = self._descriptor(lane)
-        lease = Lease(offset, size, lambda start, length: self._punch_leased(lane, start, length), graves)
+    def lease(self, lane: int, offset: int, size: int) -> Lease | Copy:
+        """Return the use of some bytes that are this process's own from now on: a mapping, or else a copy."""
         try:
-            view = lease.map(descriptor)
-            self._leases[lane, offset] = lease
+            lease = Lease(self._descriptor(lane), offset, size, partial(self.punch, lane))
         except (OSError, MemoryError):
-            view = self.read(lane, offset, size)
-            lease.end()
-        leases.append(lease)
-        return view
+            return self._copy(lane, offset, size)
+        self._sweep()
+        self._leases[lane, offset] = lease
+        return lease
 
-    def _punch_leased(self, lane: int, offset: int, size: int) -> None:
-        self._leases.pop((lane, offset), None)
-        self.punch(lane, offset, size)
+    def track(self, graves: Graves, lane: int, offset: int, size: int) -> Tracked | Copy:
+        """Return the use of some bytes which the children of this process are going to see as well."""
+        try:
+            return Tracked(self._descriptor(lane), offset, size, partial(self.punch, lane), graves)
+        except (OSError, MemoryError):
+            return self._copy(lane, offset, size)
+
+    def _copy(self, lane: int, offset: int, size: int) -> Copy:
+        return Copy(self.read(lane, offset, size), partial(self.punch, lane, offset, size))
+
+    def _sweep(self) -> None:
+        """Forget leases that have ended, each time that there are twice as many as there were left."""
+        if len(self._leases) >= self._many:
+            self._leases = {key: lease for key, lease in self._leases.items() if lease.kept}
+            self._many = 2 * len(self._leases) + FEW
 
     def punch(self, lane: int, offset: int, size: int) -> None:
         """Give back the memory of a part; nothing where the files are closed."""
@@ -183,18 +196,33 @@ class Hold:
         self.close()
 
     def _drop_lane(self, lane: int) -> None:
-        kept = sorted(key for key in list(self._leases) if key[0] == lane)
-        leases = [lease for key in kept if (lease := self._leases.get(key)) is not None]
-        with suppress(OSError):
-            descriptor = self._descriptor(lane)
-            for lease in leases:
-                lease.outlive(descriptor)
-        for start, end in _gaps(leases):
+        leases = [lease for (where, _), lease in sorted(self._leases.items()) if where == lane]
+        for start, end in _gaps(lease for lease in leases if lease.kept):
             self.punch(lane, start, end - start)
 
     def close(self) -> None:
         """Close the files in this process."""
         _close(self._lanes)
+
+
+class Copy:
+    """A copy of some bytes, where they cannot be mapped.
+
+    Parameters
+    ----------
+    view : memoryview or None
+        The copy; as of `Lease`.
+    punch : callable
+        Gives back the memory of the original.
+    """
+
+    def __init__(self, view: memoryview, punch: Callable[[], object]) -> None:
+        self.view: memoryview | None = view
+        self._punch = punch
+
+    def settle(self) -> None:
+        """Give back the memory: what was read here will not be read again."""
+        self._punch()
 
 
 class Berth:
@@ -270,7 +298,7 @@ def _nameless_file() -> int:
 def _file_of_shm() -> int:
     if not hasattr(os, "O_TMPFILE"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    return above_stdio(os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR, 0o600))
+    return above_stdio(os.open(_SHM, os.O_TMPFILE | os.O_RDWR, 0o600))
 
 
 def _cpus() -> int:

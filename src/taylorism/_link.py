@@ -44,8 +44,8 @@ _CLOSING = (Signal.END, Signal.STOP, Signal.STOP_LISTENING, Signal.STOP_RIGHTNOW
 
 #: what is logged where the system has nothing to make a `Hold` of
 _NO_HOLD = (
-    "big reports and instructions take the pipe: this system has no shared memory without a name (memfd, or a file in "
-    "/dev/shm), or too few descriptors are left"
+    "big reports and instructions take the pipe: this system has no shared memory without a name (memfd, or a file "
+    "in /dev/shm), or too few descriptors are left"
 )
 #: what was logged so far
 _said: set[str] = set()
