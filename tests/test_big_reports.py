@@ -242,6 +242,34 @@ def test_workers_that_nobody_hears_go_on_with_their_instructions(pipes):
     assert os.read(pipes[2], 20) == f"{N:g}".encode()
 
 
+@deed
+def tell_and_make(value: int, worker: Any) -> Any:
+    """Write who it is, then return a MiB."""
+    os.write(value, f"{os.getpid()}".encode())
+    return np.ones(N)
+
+
+@deed
+def read_one(value: int, worker: Any) -> None:
+    """Wait for a byte."""
+    os.read(value, 1)
+
+
+def test_reports_that_nobody_hears_leave_nothing(pipes):
+    """They are given back while others go on."""
+    boss = taylorism.Boss(scheduler=workers.slots(2))
+    boss.set_instructions({}, dict(deed=["read_one", "tell_and_make"], value=[pipes[0], pipes[3]]))
+    watched = list(map(os.dup, boss._link._hold.descriptors))
+    boss.make_them_work(stop_listening=True)
+    pid = int(os.read(pipes[2], 20))
+    workers.until(lambda: not workers.alive(pid), "the end of the worker")
+    workers.until(lambda: taken(*watched) == 0, "memory to be given back", 5.0)
+    os.write(pipes[1], b"x")
+    boss.wait_till_finished()
+    for each in watched:
+        os.close(each)
+
+
 def test_instructions_that_are_refused_or_too_late_leave_nothing():
     """What cannot be pickled in the middle of others, and what comes after the end."""
     with taylorism.Boss(scheduler=workers.slots(1)) as boss:

@@ -236,6 +236,41 @@ def test_nothing_of_python_runs_when_it_ends(place):
     assert not place.full and not seen
 
 
+def test_it_leaves_no_mapping(place):
+    """Neither of the bytes nor of the handle, here or in a fork: each would keep the whole file."""
+
+    def mapped() -> int:
+        with open("/proc/self/maps") as file:
+            return file.read().count("memfd:test ")
+
+    lease, array = place.lease()
+    lease.settle()
+    _, other = place.lease()
+    assert mapped() == 4
+    seen = [array, other]
+    del array
+
+    def let_go() -> int:
+        nonlocal other
+        del other
+        seen.clear()
+        return mapped()
+
+    assert forked.in_fork(let_go) == 0
+    del other
+    seen.clear()
+    assert mapped() == 0
+
+
+def test_a_child_buries_nothing(place):
+    """What it has inherited is for its parent to give back."""
+    graves = Graves()
+    seen = list(place.lease(graves))
+    assert forked.in_fork(lambda: (seen.clear(), gc.collect(), bool(graves))[-1]) is False
+    seen.clear()
+    graves.dig([])
+
+
 def test_a_fork_disarms_without_python(place):
     """For the same reason, and because what is not disarmed would be punched under the child."""
     lease, _array = place.lease()

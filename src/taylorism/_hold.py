@@ -197,7 +197,7 @@ class Hold:
 
     def _drop_lane(self, lane: int) -> None:
         leases = [lease for (where, _), lease in sorted(self._leases.items()) if where == lane]
-        for start, end in _gaps(lease for lease in leases if lease.kept):
+        for start, end in _gaps(leases):
             self.punch(lane, start, end - start)
 
     def close(self) -> None:
