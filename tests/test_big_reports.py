@@ -367,7 +367,7 @@ def test_without_a_hold_all_takes_the_pipe(monkeypatch, caplog):
     monkeypatch.delattr(os, "memfd_create")
     monkeypatch.delattr(os, "O_TMPFILE")
     monkeypatch.setattr("taylorism._link._said", set())
-    with caplog.at_level(logging.INFO, "taylorism"):
+    with caplog.at_level(logging.DEBUG, "taylorism"):
         for _ in range(2):
             boss = working(*do("last", [np.arange(float(N))]))
             assert reports(boss) == [N - 1.0]

@@ -90,7 +90,7 @@ class Link:
         self._grace = policy.stop_grace
         self._hold = Hold.new()
         if self._hold is None:
-            _say_once(logging.INFO, _NO_HOLD)
+            _say_once(logging.DEBUG, _NO_HOLD)
         self.results = Results(policy.on_error, self._hold)
         self._numbers = itertools.count()
         self._requests = itertools.count()
