@@ -26,6 +26,7 @@ LAYERS = {
         "_gates",
         "_hold",
         "_lease",
+        "_libc",
         "_logs",
         "_memory",
         "_oom",

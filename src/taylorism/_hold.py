@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from taylorism._descriptors import above_stdio
 from taylorism._lease import FEW, Graves, Lease, Tracked
-from taylorism._pages import libc
+from taylorism._libc import libc
 
 __all__ = ["Berth", "Copy", "Extent", "Hold", "NoRoom", "Use"]
 

@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from taylorism._pages import check_mapped, libc
+from taylorism._libc import check_mapped, libc
 
 __all__ = ["FEW", "MOST", "Graves", "Lease", "Tracked", "forks"]
 

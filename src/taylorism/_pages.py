@@ -1,4 +1,4 @@
-"""Leaf, any process: shared pages, mapped; the C library's `mmap` and its family.
+"""Leaf, any process: shared pages, mapped.
 
 An array of numpy can be laid over a `Pages` by ``numpy.asarray``, and keeps it mapped. This module
 does without numpy itself.
@@ -7,40 +7,17 @@ does without numpy itself.
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import weakref
-from typing import Any
 
-__all__ = ["Pages", "check_mapped", "libc"]
+from taylorism._libc import check_mapped, libc
+
+__all__ = ["Pages", "libc"]
 
 # Python's own mmap module was tried first: until 3.13 each of its objects keeps a second
 # descriptor, which it does not show, and it can neither be protected afterwards nor be mapped a
 # second time.
-libc: Any = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-]
-libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def check_mapped(address: int | None, size: int) -> int:
-    """Return what mmap or mremap returned, or raise what went wrong."""
-    if address is not None and address != ctypes.c_void_p(-1).value:
-        return address
-    code = ctypes.get_errno()
-    text = f"cannot map {size / 2**20:.1f} MiB of shared memory: {os.strerror(code)}"
-    raise MemoryError(text) if code == errno.ENOMEM else OSError(code, text)
-
 
 def _huge_page() -> int:
     """Return the size of a huge page, in bytes; 0 where there are none, as far as we can know."""
