@@ -2,6 +2,9 @@
 
 An array of numpy can be laid over a `Pages` by ``numpy.asarray``, and keeps it mapped. This module
 does without numpy itself.
+
+Python's own mmap module was tried first: until 3.13 each of its objects keeps a second descriptor,
+which it does not show, and it can neither be protected afterwards nor be mapped a second time.
 """
 
 from __future__ import annotations
@@ -15,9 +18,6 @@ from taylorism._libc import check_mapped, libc
 
 __all__ = ["Pages", "libc"]
 
-# Python's own mmap module was tried first: until 3.13 each of its objects keeps a second
-# descriptor, which it does not show, and it can neither be protected afterwards nor be mapped a
-# second time.
 
 def _huge_page() -> int:
     """Return the size of a huge page, in bytes; 0 where there are none, as far as we can know."""
