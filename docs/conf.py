@@ -22,6 +22,8 @@ myst_heading_anchors = 3
 
 # The docstrings say the types in words; the annotations, Any above all, would add nothing but length.
 autodoc_typehints = "none"
+# An extra, whose protocols are the bases of two classes.
+autodoc_mock_imports = ["jobmon"]
 autodoc_member_order = "bysource"
 # Summaries of the methods would repeat what stands right below them.
 numpydoc_show_class_members = False

@@ -89,7 +89,7 @@ def nothing_is_left() -> Iterator[None]:
 @pytest.fixture
 def through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have big reports and instructions take the pipe, as where the system has no shared memory without a name."""
-    monkeypatch.setattr("taylorism._link.Hold.new", lambda: None)
+    monkeypatch.setattr("taylorism._link.Hold.open", lambda hold: False)
 
 
 @pytest.fixture(params=["hold", "pipe"])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import dis
+import functools
 import gc
+import logging
 import os
 import pickle
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any
@@ -117,6 +122,76 @@ class Injector:
             if self.count == self._at:
                 self._action()
         return self._step
+
+
+class _Wire:
+    """What can be watched as it goes."""
+
+
+class Tripper(Injector):
+    """Has a real signal pending, once, at the n-th step of some modules at which a handler may run.
+
+    The interpreter runs handlers as a function begins, after a call, and as a loop goes round. What is between
+    two of these is not torn, as it is by `Injector`.
+    """
+
+    def __init__(self, modules: Iterable[ModuleType], at: int, signum: int) -> None:
+        super().__init__(sys.modules[__name__], at)
+        self._filenames = {module.__file__ for module in modules}
+        trip = ctypes.PyDLL(None).PyErr_SetInterruptEx
+        trip.argtypes, trip.restype = [ctypes.c_int, ctypes.py_object], None
+        # C has to call it, as the wire goes: after a call of our own, the handler would run, and raise, in here.
+        self._wire: _Wire | None = _Wire()
+        self._tie: Any = weakref.ref(self._wire, functools.partial(trip, signum))
+
+    def disarm(self) -> None:
+        """Have nothing happen any more."""
+        self._tie = None
+
+    def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
+        self._filename = frame.f_code.co_filename if frame.f_code.co_filename in self._filenames else ""
+        step = super()._enter(frame, event, arg)
+        if step is not None:
+            self.count += 1
+            if self.count == self._at:
+                self._wire = None
+        return step
+
+    def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "opcode" and dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith(("CALL", "JUMP")):
+            self.count += 1
+            if self.count == self._at:
+                self._wire = None
+        return self._step
+
+
+def raise_injected(signum: int, frame: FrameType | None) -> None:
+    """Be the handler that raises, but not in what logging has done around a fork: nothing can come out of that."""
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back  # of the tracing itself
+    if frame is None or frame.f_code.co_filename != logging.__file__:
+        raise Injected
+
+
+def interrupted(modules: Iterable[ModuleType], act: Callable[[], object], at: int) -> tuple[int, bool]:
+    """Call `act` with a handler that raises at its `at`-th step.
+
+    Returns
+    -------
+    tuple of int and bool
+        How many steps there were, and whether it came to its end.
+    """
+    tripper, done = Tripper(modules, at, signal.SIGVTALRM), False
+    old_handler = signal.signal(signal.SIGVTALRM, raise_injected)
+    try:
+        tripper.run(act)
+        done = True
+    except Injected:
+        pass
+    finally:
+        tripper.disarm()
+        signal.signal(signal.SIGVTALRM, old_handler)
+    return tripper.count, done
 
 
 @contextmanager

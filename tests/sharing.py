@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from taylorism import _robust
+from taylorism._handles import by_handle
 
 FORK = multiprocessing.get_context("fork")
 
@@ -87,6 +88,50 @@ class Holder:
         self.ours.close()
 
 
+class Early:
+    """A child forked before the arrays that it is sent, as a listener or a process that serves again is."""
+
+    def __init__(self, prepare=lambda: None):
+        self.ours, theirs = FORK.Pipe()
+        self.process = FORK.Process(target=self._serve, args=(theirs, prepare))
+        self.process.start()
+        theirs.close()
+
+    def _serve(self, theirs, prepare):
+        self.ours.close()
+        prepare()
+        while True:
+            try:
+                function, *arguments = pickle.loads(theirs.recv_bytes())
+                theirs.send((None, function(*arguments)))
+            except EOFError:
+                return
+            except Exception as error:
+                theirs.send((error, None))
+
+    def does(self, function, *arguments):
+        """Return what an importable function returns there; arrays are sent as handles."""
+        with by_handle():
+            return self.does_packed(pickle.dumps((function, *arguments)))
+
+    def does_packed(self, packed):
+        """The same, for what was pickled before."""
+        self.ours.send_bytes(packed)
+        assert self.ours.poll(20)
+        error, value = self.ours.recv()
+        if error is not None:
+            raise error
+        return value
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ours.close()
+        self.process.join(10)
+        self.process.close()
+
+
 def run_script(tmp_path: Path, text: str, *arguments: str) -> str:
     """Run a script, warnings being errors, and return what it printed."""
     script = tmp_path / "script.py"
@@ -117,7 +162,7 @@ def same(left, right) -> None:
         assert np.asarray(left).dtype == np.asarray(right).dtype
 
 
-def _poke(array):
+def poke(array):
     """Write the first byte of an array behind the back of numpy."""
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -126,7 +171,7 @@ def _poke(array):
 
 def dies_poking(array) -> bool:
     """Say whether a child is killed that writes through a pointer."""
-    child = FORK.Process(target=_poke, args=(array,))
+    child = FORK.Process(target=poke, args=(array,))
     child.start()
     child.join(10)
     code = child.exitcode

@@ -12,7 +12,15 @@ import pytest
 import taylorism
 
 SOURCE = Path(taylorism.__file__).parent
-TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.glob("*.py"))}
+
+
+def named(path):
+    """Return how a module is called here: by its path below the package, with dots; a package by its own."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+TREES = {named(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
 
 #: from below to above: a module may import what is below it, and its own layer where that makes no circle
 LAYERS = {
@@ -24,6 +32,7 @@ LAYERS = {
         "_exits",
         "_forest",
         "_gates",
+        "_handles",
         "_hold",
         "_lease",
         "_libc",
@@ -38,31 +47,52 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_freight", "_process"},
-    "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
+    "people": {"_calls", "_child", "_commands", "_queues", "_shares", "_worker", "schedulers"},
     "session": {
+        "_batches",
         "_blame",
+        "_choice",
         "_court",
         "_crew",
+        "_hands",
         "_hiring",
         "_ladder",
         "_launcher",
         "_ledger",
         "_listener",
+        "_series",
         "_setup",
+        "_stowage",
         "_upstream",
         "_usage",
     },
-    "main": {"_boss", "_link", "_progress", "_results", "_run", "_status"},
-    "door": {"__init__", "_shared", "examples", "util"},
+    "main": {"_boss", "_futures", "_link", "_progress", "_results", "_run", "_status"},
+    "door": {"__init__", "_shared", "compat", "examples", "util", "workers"},
+    "neighbours": {
+        "compat._job_boss",
+        "compat._joberrors",
+        "compat._joblist",
+        "compat._jobpool",
+        "compat._jobprocess",
+        "compat._jobtree",
+        "compat._jobworker",
+        "compat._resources",
+        "compat.jobfolder",
+        "compat.jobmon",
+        "compat.parallel",
+    },
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules}
 
 #: who may import what is not ours and not of the standard library
 FOREIGN = {
-    "footprints": {"_boss", "_hiring", "_setup", "_worker", "examples", "schedulers"},
+    "footprints": {
+        *("_boss", "_choice", "_hiring", "_setup", "_worker", "compat._jobworker", "examples", "schedulers"),
+    },
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},
     "bronx": {"_compat"},
+    "jobmon": {"compat.jobmon"},
 }
 
 #: lines of a function, its docstring apart
@@ -97,7 +127,9 @@ def _named(full, name, ours):
         if not ours:
             yield parts[0]
     elif ours:
-        yield parts[1] if len(parts) > 1 else name if name in TREES else "__init__"
+        below = [*parts[1:], *([name] if name else [])]
+        known = (".".join(below[:end]) for end in range(len(below), 0, -1))
+        yield next((each for each in known if each in TREES), parts[1] if len(parts) > 1 else "__init__")
 
 
 def checked_only(tree):
@@ -117,9 +149,9 @@ def test_every_module_has_its_layer():
 
 def test_the_check_sees_imports():
     """Those in functions, and those of a module of the package, too."""
-    code = "from taylorism import _a, Boss\nfrom taylorism._b import x\ndef f():\n import psutil.y"
-    tree = ast.parse(code)
-    assert set(imported(tree, ours=True)) == {"__init__", "_b"}
+    code = "from taylorism import _boss, Boss\nfrom taylorism._link import x\ndef f():\n import psutil.y"
+    tree = ast.parse(f"{code}\nimport taylorism.compat.parallel\nfrom taylorism.compat import parallel, nothing")
+    assert set(imported(tree, ours=True)) == {"__init__", "_boss", "_link", "compat", "compat.parallel"}
     assert set(imported(tree, ours=False)) == {"psutil"}
     assert "_channel" in set(imported(TREES["_crew"], ours=True))
 
@@ -130,7 +162,7 @@ EXCEPTIONS = {("_worker", "schedulers")}
 
 @pytest.mark.parametrize("module", TREES)
 def test_imports_go_one_way(module):
-    """Leaves < vocabulary < transport < people < session < main < door."""
+    """Leaves < vocabulary < transport < people < session < main < door < neighbours."""
     found = set(imported(TREES[module], ours=True)) - checked_only(TREES[module])
     wrong = {each for each in found if LEVEL[each] > LEVEL[module] and (module, each) not in EXCEPTIONS}
     assert not wrong, f"{module} imports what is above it: {wrong}"

@@ -270,6 +270,81 @@ def test_reports_that_nobody_hears_leave_nothing(pipes):
         os.close(each)
 
 
+# -- processes that run several workers -------------------------------------------------------------------
+
+
+def reusing(**options: Any) -> taylorism.Boss:
+    """Return a Boss whose processes run all workers that they can."""
+    return taylorism.Boss(scheduler=workers.slots(1), max_tasks_per_child=None, **options)
+
+
+@deed
+def die_if_told(value: float, worker: Any) -> Any:
+    """Die in the middle of a big report, or return a MiB."""
+    if value < 0:
+        die_with_a_full_berth(None, worker)
+    return np.full(N, float(value))
+
+
+@deed
+def pid_and_last(value: Any, worker: Any) -> tuple[int, float]:
+    """Return who it is, and the last element, after which it writes all over the array."""
+    return os.getpid(), last(value, worker)
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}], ids=["in batches", "one by one"])
+def test_reports_of_a_process_that_runs_several(options):
+    """Each is main's own; what a killed one has left is given back, and what came before it is not."""
+    with reusing(on_error="collect", **options) as boss:
+        boss.set_instructions(*do("die_if_told", *range(1, 13), -1, 13))
+        boss.wait()
+        got = [record["report"] for record in boss.get_report()["workers_report"]]
+        assert [each.sum() / N for each in got] == list(range(1, 14)) and len(boss.errors) == 1
+        assert taken_by(boss, REPORTS) == 13 * MIB
+        boss._link.results._records.clear()
+        del got
+        assert given_back(boss, REPORTS)
+
+
+class Repeater(taylorism.BaseScheduler):
+    """A scheduler of the user's that has no queue."""
+
+    _footprint = dict(attr=dict(repeater=dict(values=["of big instructions"])))
+
+    def launchable(self, pending: Any, workers: Any, report: Any) -> Any:
+        """Launch one at a time, whose array it has changed in place."""
+        if workers:
+            return [], pending
+        for each in pending[:1]:
+            each["value"][0][-1] += 0.5
+        return pending[:1], pending[1:]
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}], ids=["in batches", "one by one"])
+def test_instructions_of_a_process_that_runs_several(options):
+    """Common ones and individual ones; each is given back, though the process goes on."""
+    big = np.arange(float(N))
+    with reusing(**options) as boss:
+        boss.set_instructions(*do("pid_and_last", [big], [big + 1], [big + 2], [big + 3]))
+        boss.wait()
+        boss.set_instructions(dict(deed="pid_and_last", value=[big]), [{}])
+        boss.set_instructions(*do("pid_and_last", [big + 4], [big + 5]))
+        boss.wait()
+        found = [record["report"] for record in boss.get_report()["workers_report"]]
+        assert len({pid for pid, _ in found}) == 1
+        assert [value - big[-1] for _, value in found] == [0, 1, 2, 3, 0, 4, 5]
+        assert workers.until(lambda: taken_by(boss, ORDERS) <= 4 * MIB)  # what came before the process was forked
+
+
+def test_what_a_scheduler_changes_is_what_a_process_that_runs_several_gets():
+    """Instructions are not sent as main has packed them where they may have been changed within."""
+    scheduler = footprints.proxy.scheduler(repeater="of big instructions")
+    with taylorism.Boss(scheduler=scheduler, max_tasks_per_child=None) as boss:
+        boss.set_instructions(*do("pid_and_last", [np.arange(float(N))], [np.arange(float(N))]))
+        boss.wait()
+        assert [each["report"][1] for each in boss.get_report()["workers_report"]] == [N - 0.5] * 2
+
+
 def test_instructions_that_are_refused_or_too_late_leave_nothing():
     """What cannot be pickled in the middle of others, and what comes after the end."""
     with taylorism.Boss(scheduler=workers.slots(1)) as boss:
@@ -316,8 +391,8 @@ def ran(place: Any, text: str) -> Any:
 @pytest.mark.parametrize("module", [_results, _freight, _lease])
 def test_a_handler_that_raises_anywhere_loses_nothing(module):
     """Before each instruction of a module, once: what is noted again is whole, and given back in the end."""
-    hold = Hold.new()
-    assert hold is not None
+    hold = Hold()
+    assert hold.open()
     for at in range(1, 1000):
         segments, _ = _freight.pack([np.full(N, 3.0), "x" * (MIB // 8)], hold.berth(at))
         frame, results = Frame(("w", 0), segments), _results.Results(hold=hold)

@@ -1307,6 +1307,19 @@ def test_ctrl_c_caught_then_stop_wait_report(tmp_path):
     assert boss.get_report()["stopped"] == ["a"]
 
 
+def test_who_died_of_a_ctrl_c_is_stopped_though_its_program_goes_on(tmp_path):
+    """Main says stop after the death of the worker and before that of its program: no failure was first."""
+    boss = working(*do("leave_a_deaf_program", str(tmp_path), name="a"), on_error="collect", stop_grace=0.2)
+    program, worker = workers.pid_in(tmp_path / "program.pid"), workers.pid_in(tmp_path / "a.pid")
+    for pid in (boss._process.pid, worker):
+        os.kill(pid, signal.SIGINT)
+    until(lambda: not Path(f"/proc/{worker}").exists(), "its end")
+    assert alive(program)
+    boss.stop_them_working()
+    boss.wait_till_finished()
+    assert (boss.get_report()["stopped"], boss.errors) == (["a"], {})
+
+
 def test_forgotten_boss_leaves_nothing(tmp_path):
     """A Boss that is dropped while it works takes its processes with it."""
     boss = working(*do("wait", str(tmp_path), name="a"))

@@ -28,12 +28,12 @@ from taylorism._channel import (
     Frame,
     Inflow,
     Outflow,
-    above_stdio,
     encode,
     open_object,
     pack_object,
     write_all,
 )
+from taylorism._descriptors import above_stdio
 
 
 def tiny_sockets():

@@ -188,3 +188,20 @@ def test_a_process_that_is_ours_to_end_is_not_joined_at_exit():
         process.join()
 
     in_fork(check)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "[] WARNING"),
+        ("logging.basicConfig(level='INFO')", "['StreamHandler'] INFO"),
+        ("logging.getLogger().setLevel('ERROR')", "[] WARNING"),
+    ],
+)
+def test_the_console_of_bronx_can_be_taken_away(before, after):
+    """What footprints has put on the root logger, and its level; nothing that the user has put there."""
+    code = f"import logging\n{before}\nimport taylorism._compat as us\nus.forget_console(); us.forget_console()\n"
+    code += "root = logging.getLogger()\nprint([type(each).__name__ for each in root.handlers], end=' ')\n"
+    code += "print(logging.getLevelName(root.level))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (told.stdout.strip(), told.stderr) == (after, "")

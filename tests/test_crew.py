@@ -161,7 +161,7 @@ def test_a_torn_notice_is_none():
     """Only a whole frame is a report."""
 
     def life(worker):
-        notice, segments = worker.messenger._report(_child.Result("w", "report"))
+        notice, segments = worker.messenger.packed(_child.Result("w", "report"))
         stream = b"".join(map(bytes, _channel.encode(notice, segments)))
         os.write(worker.messenger.fd, stream[:-1])
         os.kill(os.getpid(), signal.SIGKILL)

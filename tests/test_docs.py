@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -16,10 +18,17 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def needs(program: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of a program that needs an extra."""
+    missing = "import jobmon" in program or "from jobmon" in program
+    missing = missing and importlib.util.find_spec("jobmon") is None
+    return [pytest.mark.skipif(missing, reason="the extra jobmon is not there")]
+
+
 def programs() -> list[object]:
     """Return the programs of all pages, each with its page and number as the name of its test."""
     return [
-        pytest.param(program, output, id=f"{page.relative_to(DOCS)}-{number}")
+        pytest.param(program, output, id=f"{page.relative_to(DOCS)}-{number}", marks=needs(program))
         for page in sorted(DOCS.rglob("*.md"))
         for number, (program, output) in enumerate(PROGRAM.findall(page.read_text("utf-8")), 1)
     ]
@@ -33,6 +42,7 @@ def test_a_program_prints_what_stands_below_it(program: str, output: str, tmp_pa
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},  # as activated
         capture_output=True,
         text=True,
         timeout=50,
@@ -60,6 +70,8 @@ def test_the_design_has_all_modules() -> None:
     """The table says the one purpose of each module that is there, and of no other."""
     table = (DOCS / "design.md").read_text("utf-8").partition("## Modules")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
-    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    modules = {path.stem for path in Path(taylorism.__file__).parent.glob("*.py")}
+    told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    source = Path(taylorism.__file__).parent
+    files = [path.relative_to(source).with_suffix("") for path in source.rglob("*.py")]
+    modules = {".".join(path.parts).removesuffix(".__init__") for path in files}
     assert told == modules - {"util"}  # named in the row of _shared

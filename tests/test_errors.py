@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taylorism
-from taylorism import _errors, _policy
+from taylorism import _boss, _errors, _policy
 from taylorism._errors import TaylorismError, TransmissionError, WorkerTraceback
 
 LINES = ("Traceback (most recent call last):\n", "  File ...\n", "SomeError: text\n")
@@ -317,7 +317,7 @@ def test_arguments_of_any_plain_kind_travel(arguments):
 OURS = sorted(
     {
         value
-        for module in (_errors, _policy, taylorism, taylorism._boss, taylorism.schedulers)
+        for module in (_errors, _policy, taylorism, _boss, taylorism.schedulers)
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, TaylorismError)
     },

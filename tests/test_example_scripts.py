@@ -32,6 +32,7 @@ LAST_LINES = {
     "sunspot_period.py": "Since 1700, sunspots have come every 11.0 years.",
     "engel_in_cells.py": "The law of Engel: who has more spends a smaller share of it on food.",
     "longley_logs.py": "Each year, 1829.15 thousand more were employed, as the NIST has certified.",
+    "sea_by_month.py": "The sea off Peru is warmest in March, and coldest in September.",
 }
 #: for each, a piece of what is known, and something wrong to put in its place
 FALSE = {
@@ -43,9 +44,10 @@ FALSE = {
     "sunspot_period.py": ("KNOWN, TOLERANCE = 11.0", "KNOWN, TOLERANCE = 11.2"),
     "engel_in_cells.py": ("slope - 0.4852", "slope - 0.4855"),
     "longley_logs.py": ("1829.15146461355", "1829.15"),
+    "sea_by_month.py": ('"MAR", "SEP"', '"APR", "SEP"'),
 }
 #: how many workers fail in it, as they should; each is announced on the standard error
-FAILING = {"small_families.py": 9, "nile_steps.py": 1, "longley_logs.py": 1}
+FAILING = {"small_families.py": 9, "nile_steps.py": 1, "longley_logs.py": 1, "sea_by_month.py": 1}
 
 
 @lru_cache
@@ -186,3 +188,10 @@ def test_the_logs_of_longley_are_shown() -> None:
     ]
     assert out.count(os.uname().sysname) == 4 and out.count("numbers of 4 bytes") == 2
     assert "--- normal equations, single has failed: Matrix is not positive definite" in out
+
+
+def test_the_sea_is_measured_by_commands_and_by_functions() -> None:
+    """Both agree, and the command says what is wrong with the damaged file."""
+    lines = finished("sea_by_month.py").stdout.splitlines()
+    assert lines[0] == "12 months, the same mean by command and by function."
+    assert lines[1] == "JUN has failed, status 2: JUN.txt: line 62: cold"

@@ -82,6 +82,13 @@ def test_what_footprints_raises_comes_out():
     assert isinstance(caught.value, Exception)
 
 
+@pytest.mark.parametrize("name", ["[name]", "a[name:upper]", "[name%3s]", "[name#none]"])
+def test_an_attribute_that_stands_in_its_own_value_is_refused(name):
+    """For footprints would turn round and round, and the listener with it."""
+    with pytest.raises(footprints.FootprintMaxIter, match="'name' stands in its own value"):
+        hire({"hiring_test": "plain", "name": name}, {})
+
+
 def test_a_name_that_is_no_string_is_an_error():
     """The listener tells workers by their names."""
     with pytest.raises(TaylorismError, match="must be a string, not 3"):

@@ -24,6 +24,12 @@ def hold():
     made.close()
 
 
+def new():
+    """Return a hold that is open; None where there is none."""
+    hold = Hold()
+    return hold if hold.open() else None
+
+
 def full(hold, size=PAGE):
     """Return a berth, and where it has put one buffer."""
     berth = hold.berth(0)
@@ -138,7 +144,7 @@ def test_a_limit_of_file_sizes_is_a_refusal():
 
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
-        hold = Hold.new()
+        hold = new()
         hold.berth(0).stow([b"\1" * PAGE])
         with pytest.raises(NoRoom, match="ulimit -f"):
             hold.berth(100).stow([b"\1" * PAGE])
@@ -248,7 +254,7 @@ def test_a_closed_hold_has_no_berths(hold):
 
 def test_forgotten_it_is_closed():
     """A Boss that could not be started leaves no descriptor."""
-    hold = Hold.new()
+    hold = new()
     descriptors = hold.descriptors
     assert len(descriptors) > 1
     del hold
@@ -260,7 +266,7 @@ def test_forgotten_it_is_closed():
 
 def test_no_descriptor_is_inherited_by_programs():
     """They would keep the memory."""
-    hold = Hold.new()
+    hold = new()
     assert not any(map(os.get_inheritable, hold.descriptors))
     hold.close()
 
@@ -276,7 +282,7 @@ def test_without_memfd_a_nameless_file_does(monkeypatch, how):
         monkeypatch.delattr(os, "memfd_create")
     else:
         monkeypatch.setattr(os, "memfd_create", forbidden)
-    hold = Hold.new()
+    hold = new()
     assert os.readlink(f"/proc/self/fd/{hold.descriptors[0]}").startswith("/dev/shm/#")
     berth, extent = full(hold, MIB)
     assert leased(hold, berth.lane, extent).sum() == MIB
@@ -289,7 +295,7 @@ def test_without_either_there_is_none(monkeypatch):
     monkeypatch.delattr(os, "memfd_create")
     monkeypatch.delattr(os, "O_TMPFILE")
     before = os.listdir("/proc/self/fd")
-    assert Hold.new() is None
+    assert new() is None
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
@@ -302,7 +308,7 @@ def test_the_last_descriptors_are_left_to_the_program():
         while not kept or kept[-1] < 40:
             kept.append(os.dup(0))
         free = kept[-1] + 1
-        return Hold.new() is None and os.dup(0) == free
+        return new() is None and os.dup(0) == free
 
     assert forked.in_fork(limited)
 
@@ -312,7 +318,7 @@ def test_closed_standard_streams_are_not_taken():
 
     def closed():
         os.close(0)
-        hold = Hold.new()
+        hold = new()
         return min(hold.descriptors)
 
     assert forked.in_fork(closed) > 2

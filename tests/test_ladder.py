@@ -11,6 +11,7 @@ from forked import exit_code, fork, in_fork
 from taylorism import _ladder, _tree
 from taylorism._ladder import Ladder
 
+STOP = (signal.SIGSTOP,)
 TERM = (signal.SIGTERM, signal.SIGCONT)
 KILL = (signal.SIGKILL,)
 
@@ -43,12 +44,30 @@ def scene(monkeypatch):
 
 
 def test_the_first_step_is_polite_and_wakes_who_is_suspended(scene):
-    """SIGTERM, then SIGCONT, to everybody; the next step is a grace time away."""
+    """SIGTERM, then SIGCONT, to everybody, who was suspended before; the next step is a grace time away."""
     ladder = scene.ladder(5.0)
-    assert scene.sent == [([11, 12], TERM)]
+    assert scene.sent == [([11, 12], STOP), ([11, 12], TERM)]
     assert ladder.next_step == 105.0
     assert scene.descend(ladder, 104.9) == []
     assert not ladder.at_the_end and not ladder.has_given_up
+
+
+def test_workers_are_told_again(scene):
+    """The first SIGTERM may have come just before a call that blocks; those who were not told are not told now."""
+    ladder = Ladder(lambda: scene.people, 5.0, lambda: [12, 15])
+    assert scene.descend(ladder, 100.1) == [([12], (signal.SIGTERM,))]
+    assert scene.descend(ladder, 100.11) == []
+
+
+def test_who_is_forked_meanwhile_is_told_too(scene):
+    """Everybody is suspended until nobody new is seen; those who cannot be are waited for no longer."""
+    scene.people = []
+    seen = iter([[11], [11, 13], [11, 13, 14]])
+    Ladder(lambda: next(seen, [11, 13, 14]), 5.0)
+    assert scene.sent == [([11], STOP), ([13], STOP), ([14], STOP), ([11, 13, 14], TERM)]
+    forking = iter(range(1000))
+    Ladder(lambda: [next(forking)], 5.0)
+    assert next(forking) < 100
 
 
 def test_the_second_step_kills_who_is_there_then_again_and_again(scene):
@@ -86,7 +105,7 @@ def test_who_cannot_be_killed_is_given_up(scene):
 def test_a_grace_of_nothing_kills_at_the_next_step(scene):
     """``stop_grace=0``; SIGTERM has gone before."""
     ladder = scene.ladder(0.0)
-    assert scene.sent == [([11, 12], TERM)]
+    assert scene.sent == [([11, 12], STOP), ([11, 12], TERM)]
     assert scene.descend(ladder, scene.now) == [([11, 12], KILL)]
 
 
@@ -114,6 +133,43 @@ def test_a_hurry_after_the_kill_postpones_nothing(scene, grace):
         ladder.hurry(grace)
         scene.descend(ladder, scene.now + 0.01)
     assert ladder.has_given_up
+
+
+def test_an_orphan_is_told_as_well():
+    """A program that was forked too late for SIGTERM: as soon as its parent has gone, and not before."""
+
+    def parent(writer):
+        signal.signal(signal.SIGTERM, lambda *_: fork(program, writer))
+        os.write(writer, b"!")
+        while True:
+            signal.pause()
+
+    def program(writer):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.write(writer, b"!")
+        signal.pause()
+
+    def check():
+        _tree.become_subreaper()
+        reader, writer = os.pipe()
+        first = fork(parent, writer)
+        os.read(reader, 1)
+        family = _tree.Family([first])
+        ladder = Ladder(family.living, 60.0)
+        os.read(reader, 1)
+        [late] = _tree.children(first)
+        before, kill_at = ladder.due, ladder.next_step
+        ladder.descend(before)
+        assert sorted(family.living()) == sorted([first, late])
+        os.kill(first, signal.SIGKILL)
+        assert exit_code(first) == -signal.SIGKILL
+        ladder.descend(before)
+        assert before < ladder.due < ladder.next_step == kill_at
+        os.kill(late, 0)
+        ladder.descend(ladder.due)
+        return exit_code(late) == -signal.SIGTERM
+
+    assert in_fork(check)
 
 
 def test_real_processes_come_to_their_end():

@@ -58,7 +58,8 @@ class Yard:
         self.ledger, self.crew, self.main = Ledger(self.policy), Crew(), Main()
         self.setup = SimpleNamespace(shared={"shared": 1}, policy=self.policy, verbose=False)
         court = Court(self.policy, self.ledger, self.crew, self.main, lambda job: None)
-        self.launcher = Launcher(self.setup, self.ledger, self.crew, self.main, court)
+        batches = SimpleNamespace(place=lambda chosen: chosen)
+        self.launcher = Launcher(self.setup, self.ledger, self.crew, self.main, court, batches)
         self.hired, self.unfit = [], {}
         monkeypatch.setattr(_hiring, "hire", self.hire)
         self.ledger.obey(Signal.RESUME)

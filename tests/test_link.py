@@ -15,9 +15,9 @@ import zlib
 from contextlib import contextmanager
 
 import pytest
-from forked import Injected, in_fork, storm, timer
+from forked import Injected, in_fork, interrupted, storm, timer
 
-from taylorism import _channel, _link, _listener
+from taylorism import _channel, _descriptors, _exits, _hold, _link, _listener, _process, _signals, _tree
 from taylorism._channel import encode, pack_object
 from taylorism._errors import BossDied, TaylorismError
 from taylorism._link import Link
@@ -120,6 +120,7 @@ def link_to(serve, **options):
     real, _listener.serve = _listener.serve, serve
     try:
         link = Link(None, {}, False, 0, Policy(**options), "fork")
+        link.start()
     finally:
         _listener.serve = real
     try:
@@ -464,7 +465,7 @@ def test_a_listener_that_cannot_be_started_leaves_nothing_behind(monkeypatch):
     before, alive = len(os.listdir("/proc/self/fd")), list(_link._alive)
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(BlockingIOError):
-        Link(None, {}, False, 0, Policy(), "fork")
+        Link(None, {}, False, 0, Policy(), "fork").start()
     gc.collect()
     assert (len(os.listdir("/proc/self/fd")), _link._alive) == (before, alive)
 
@@ -636,3 +637,44 @@ def test_the_kill_comes_after_the_grace_that_the_user_gave(monkeypatch):
     with link_to(deaf, stop_grace=100.0) as link:
         link.signal(Signal.STOP_RIGHTNOW)
         assert not link.wait(0.05) and link.process.is_alive()
+
+
+# -- exceptions at any moment -----------------------------------------------------------------------------
+
+#: where main's processes and descriptors come and go
+_HOLDERS = (_channel, _descriptors, _exits, _hold, _link, _process, _signals)
+
+
+def kept():
+    """Return what could be left behind."""
+    fds = {fd for fd in os.listdir("/proc/self/fd") if _is_open(fd)}
+    return fds, _tree.children(os.getpid()), list(_link._alive), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_start_that_is_interrupted_at_any_step_leaves_nothing(monkeypatch):
+    """No process, no descriptor, no blocked signal: who gets the exception has nothing to close."""
+    monkeypatch.setattr(_listener, "serve", deaf)
+    for at in itertools.count(1):
+        before, link = kept(), Link(None, {}, False, 0, Policy(), "fork")
+        steps, done = interrupted(_HOLDERS, link.start, at)
+        if done:
+            link._end()
+        assert kept() == before, f"step {at}"
+        if steps < at:
+            break
+    assert at > 50
+
+
+def test_an_end_that_is_interrupted_at_any_step_can_be_repeated(monkeypatch):
+    """What the first has left open, the second closes."""
+    monkeypatch.setattr(_listener, "serve", collector)
+    for at in itertools.count(1):
+        before, link = kept(), Link(None, {}, False, 0, Policy(), "fork")
+        link.start()
+        collected(link)
+        steps, _ = interrupted(_HOLDERS, link.close, at)
+        link.close()
+        assert kept() == before, f"step {at}"
+        if steps < at:
+            break
+    assert at > 20

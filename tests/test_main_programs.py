@@ -225,7 +225,9 @@ def test_main_is_killed_with_all_sorts_of_workers(signum, target, program):
     code, _, err = main.end()
     main.leaves_nothing()
     assert code == -signum, err
-    assert "WorkerDied" not in err
+    assert "WorkerDied" not in err, err
+    if (target, signum) == ("group", signal.SIGINT):
+        assert "error encountered" not in err, err  # nor does the listener of an inner Boss complain
 
 
 def test_main_is_killed_while_others_hold_its_channel(program):
@@ -249,6 +251,26 @@ def test_ctrl_c_caught_by_main(target, program, tmp_path):
     code, _, err = main.end()
     assert code == 0 and "Traceback" not in err
     assert (tmp_path / "w.cleaned").exists()
+    main.leaves_nothing()
+
+
+def test_ctrl_c_of_a_main_that_has_not_come_to_it_yet(program):
+    """However long a busy machine keeps main from stopping everything, what died of the Ctrl-C is no error."""
+    main = program("wait_and_be_busy")
+    assert main.said() == "ready"
+    os.killpg(main.process.pid, signal.SIGINT)
+    code, _, err = main.end()
+    assert code == -signal.SIGINT and "WorkerDied" not in err
+    main.leaves_nothing()
+
+
+def test_ctrl_c_of_a_main_that_goes_on(program):
+    """When main has had its time, and sleeps over it, what died of the Ctrl-C is an error like any other."""
+    main = program("wait_and_think")
+    assert main.said() == "ready"
+    os.killpg(main.process.pid, signal.SIGINT)
+    code, _, err = main.end()
+    assert code == 1 and "WorkerDied" in err and "killed by SIGINT" in err
     main.leaves_nothing()
 
 

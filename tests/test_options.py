@@ -399,6 +399,7 @@ BAD = [
     ("log_dir", "", "directory"),
     ("progress", "yes", "True or False"),
     ("memory_guard", "kill", "'warn', 'stop' or None"),
+    *(("max_tasks_per_child", bad, "a whole number from 1 on, or None") for bad in (0, -1, 1.5, True, "all")),
 ]
 
 

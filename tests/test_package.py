@@ -120,6 +120,36 @@ def test_the_old_timeout_may_be_assigned():
     assert told == "0.01\n"
 
 
+def test_the_import_brings_what_defines_workers_and_no_more():
+    """Neither the listener nor what it needs; that comes with the first Boss, and nothing after its fork."""
+    code = (
+        "import sys, footprints; before = set(sys.modules); import taylorism; found = set(sys.modules) - before\n"
+        "print(sorted(found & {'socket', 'uuid', 'pathlib', 'pickle', 'taylorism._listener', 'taylorism._boss'}))\n"
+        "class Looker(taylorism.Worker):\n"
+        "    _footprint = dict(attr=dict(looked_at=dict(type=int)))\n"
+        "    def _task(self, **kwargs):\n"
+        "        return set(sys.modules)\n"
+        "boss = taylorism.Boss()\n"
+        "before = set(sys.modules)\n"
+        "boss.set_instructions({}, {'looked_at': [1]})\n"
+        "boss.wait_till_finished()\n"
+        "print(sorted(boss.get_report()['workers_report'][0]['report'] - before))\n"
+    )
+    assert python(code) == "[]\n[]\n"
+
+
+def test_what_is_imported_on_demand_is_there():
+    """By a star, by its name, in dir(), and pickled by its name; what is not there is an AttributeError."""
+    names = "{'Boss', 'batch_main', 'WorkerDied', 'Worker', '__version__'}"
+    code = (
+        f"import taylorism; assert {names} <= set(dir(taylorism)) and 'Boss' not in vars(taylorism)\n"
+        "import pickle; assert pickle.loads(b'ctaylorism\\nWorkerDied\\n.') is taylorism.WorkerDied\n"
+        "from taylorism import *; assert Boss is taylorism.Boss and taylorism.Boss is vars(taylorism)['Boss']\n"
+        "print(hasattr(taylorism, 'nothing'), issubclass(WorkerDied, TaylorismError))"
+    )
+    assert python(code) == "False True\n"
+
+
 # -- signatures -----------------------------------------------------------------------------------------
 
 EMPTY = inspect.Parameter.empty

@@ -36,6 +36,7 @@ DEFAULTS = {
     "log_dir": None,
     "progress": False,
     "memory_guard": None,
+    "max_tasks_per_child": 1,
 }
 
 

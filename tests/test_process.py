@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import resource
@@ -14,9 +15,9 @@ import threading
 import time
 
 import pytest
-from forked import Injected, Injector, exit_code, fork, in_fork
+from forked import Injected, Injector, exit_code, fork, in_fork, interrupted
 
-from taylorism import _process, _signals, _tree
+from taylorism import _descriptors, _process, _signals, _tree
 from taylorism._process import ContextProcess, ForkedProcess, in_words, watch
 
 
@@ -272,6 +273,20 @@ def test_an_exit_code_asked_for_in_the_middle_of_asking_is_right(alive):
     for at in range(1, count):
         run(at)
     assert set(seen) == {None if alive else 3}
+
+
+def test_a_bounded_join_that_is_interrupted_at_any_step_leaves_no_descriptor():
+    """That of the process is closed, wherever a handler raises."""
+    process = started(wait_for_ever)
+    before = len(os.listdir("/proc/self/fd"))
+    for at in itertools.count(1):
+        steps, _ = interrupted((_process, _descriptors), lambda: process.join(0.0001), at)
+        assert len(os.listdir("/proc/self/fd")) == before, f"step {at}"
+        if steps < at:
+            break
+    process.kill()
+    process.join()
+    assert at > 10
 
 
 def test_many_threads_may_join_one_process():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taylorism import _errors, _messages, _results
-from taylorism._channel import Frame, pack_object
+from taylorism._channel import Frame, pack_object, pack_record
 from taylorism._compat import SignalInterruptError
 from taylorism._errors import BossDied, TransmissionError, WorkersFailed, WorkerTraceback
 from taylorism._messages import (
@@ -22,6 +22,7 @@ from taylorism._messages import (
     Hello,
     Movements,
     Over,
+    Several,
     Snapshot,
     Start,
     State,
@@ -255,12 +256,40 @@ def test_a_pending_set_that_does_not_open_does_not_cost_the_report():
     assert results.over and len(results.report()["pending"]) == 2
 
 
+def several(*records, pid=77, ticket=3):
+    """Make the event of short workers: number, name and report of each."""
+    packed = [pack_record(which, name, pickle.dumps(it), 1.5, 2.5, 0.25, 0.5, 9) for which, name, it in records]
+    return Frame(Several(pid, ticket), (b"".join(packed),))
+
+
+def test_short_workers_are_noted_like_others():
+    """A record each, a state, and what is known of them."""
+    results = noted(ordered("abc"), several((1, "b", "two"), (0, "é", None)))
+    assert results.records == [{"name": "b", "report": "two"}, {"name": "é", "report": None}]
+    assert not results.settled and results.count(State.DONE) == 2
+    info = results.report()["workers_info"]["b"]
+    wanted = {"id": 1, "status": "done", "pid": 77, "ticket": 3, "started": 1.5, "ended": 2.5, "cpu_user": 0.25}
+    assert {key: info[key] for key in wanted} == wanted
+    assert info["peak_memory"] is None and "short workers" in info["unknown"]
+
+
+def test_a_short_worker_whose_report_does_not_open_has_failed():
+    """It costs none of the others."""
+    results = ordered("abc", on_error="collect")
+    frame = several((0, "a", 1), (1, "b", 2), (2, "c", 3))
+    spoiled = frame.segments[0].replace(pickle.dumps(2), pickle.dumps(2)[:-1] + b"?")
+    frame = frame._replace(segments=(spoiled,))
+    noted(results, frame)
+    assert [record["name"] for record in results.records] == ["a", "c"]
+    assert list(results.errors) == ["b"] and results.settled
+
+
 def test_every_event_is_known():
     """No type of `_messages` is forgotten: each changes something."""
     events = {each.__name__ for each in _messages.Event.__args__}
     told = [
         Frame(Hello("1:2")), moves(start("a")), done("b"), failed("c", KeyError()), Frame(Cancelled(0, ())),
-        Frame(Snapshot()), over(),
+        Frame(Snapshot()), over(), several((0, "a", 1)),
     ]
     assert {type(frame.head).__name__ for frame in told} == events
     for frame in told:

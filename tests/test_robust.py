@@ -113,8 +113,11 @@ def test_a_dead_holder_does_not_keep_the_lock(caplog):
         assert array.acquire(timeout=20)
         assert "half written" in caplog.text
         assert "float64 (3,)" in caplog.text
+        assert array.get_lock().took_over
+        assert not forked(lambda: array.get_lock().took_over)
         caplog.clear()
         array.release()
+        assert not array.get_lock().took_over
         assert forked(look_and_take(array))
         assert array.acquire(timeout=20)
         array.release()

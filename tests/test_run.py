@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -13,9 +14,11 @@ import psutil
 import pytest
 import workers
 from bronx.system.interrupt import SignalInterruptError
+from forked import interrupted
 from workers import do, laxist, reports, slots
 
 import taylorism
+from taylorism import _run
 
 _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
@@ -224,6 +227,22 @@ def test_handlers_of_the_caller_are_restored(outcome, tmp_path):
     finally:
         for signum, handler in original.items():
             signal.signal(signum, handler)
+
+
+def test_handlers_are_restored_wherever_another_handler_raises():
+    """That of an alarm of the caller's, for instance, while his handlers are put back."""
+
+    def enter_and_leave():
+        with _run._interruptible():
+            pass
+
+    before = [signal.getsignal(signum) for signum in _SIGNALS]
+    for at in itertools.count(1):
+        steps, _ = interrupted((_run,), enter_and_leave, at)
+        assert [signal.getsignal(signum) for signum in _SIGNALS] == before, f"step {at}"
+        if steps < at:
+            break
+    assert at > 20
 
 
 def test_ignored_hangup_stays_ignored(tmp_path):

@@ -28,7 +28,7 @@ from sharing import (
 )
 
 from taylorism import _segments
-from taylorism._segments import by_handle
+from taylorism._handles import by_handle
 from taylorism.util import SharedNumpyArray
 
 # --------------------------------------------------------------------------------------------------

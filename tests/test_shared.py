@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sharing import FORK, dies_poking, forked, same
 
+from taylorism import _pages
 from taylorism._errors import TaylorismError
-from taylorism._segments import by_handle
+from taylorism._handles import by_handle
 from taylorism.util import SharedNumpyArray, UnsharableError
 
 # --------------------------------------------------------------------------------------------------
@@ -402,16 +403,41 @@ def test_an_array_of_multiprocessing_is_seen_in_its_own_dtype(kind, dtype):
 
 
 def test_empty_and_readonly_arrays_of_multiprocessing():
-    """They may have no element; read-only ones are refused by numpy."""
+    """They may have no element; read-only ones see what is written, are refused by numpy, and faults beneath it."""
 
     def look():
-        empty = SharedNumpyArray(FORK.Array("d", 0))
+        empty = [SharedNumpyArray(FORK.Array("d", 0), readonly=readonly).shape for readonly in (False, True)]
+        FORK.Array("b", 3)  # so that the next does not begin a page
+        source = FORK.Array("d", 2)
+        readonly = SharedNumpyArray(source, readonly=True)
+        source[1] = 5
+        for write in (
+            lambda: operator.setitem(readonly, 0, 1),
+            lambda: setattr(readonly.flags, "writeable", True),
+        ):
+            with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
+                write()
+        seen = readonly.tolist()
+        dies = dies_poking(readonly), dies_poking(SharedNumpyArray(source))
+        return empty, seen, readonly.get_lock() is source.get_lock(), dies
+
+    assert forked(look) == ([(0,), (0,)], [0, 5], True, (True, False))
+
+
+def test_where_pages_cannot_be_mapped_twice(monkeypatch):
+    """There the arrays of multiprocessing are flagged as read-only."""
+
+    def look():
+        monkeypatch.setattr(_pages, "_mapped_again", refuse)
         readonly = SharedNumpyArray(FORK.Array("d", 2), readonly=True)
         with pytest.raises(ValueError, match="read-only"):
             readonly[0] = 1
-        return empty.shape, readonly.tolist()
+        return readonly.tolist()
 
-    assert forked(look) == ((0,), [0, 0])
+    def refuse(address, size):
+        raise AttributeError("mremap")
+
+    assert forked(look) == [0, 0]
 
 
 # --------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import signal
 import pytest
 from forked import exit_code, fork, in_fork
 
-from taylorism import _signals
+from taylorism import _compat, _signals
 from taylorism._compat import SignalInterruptError
-from taylorism._signals import ENDING, INTERRUPTING, Inbox, Interruption, blocked, die_of
+from taylorism._signals import ENDING, INTERRUPTING, Inbox, Interruption, die_of, postponed, while_blocked
 
 
 def kill_me(*signums):
@@ -30,17 +30,27 @@ def drained(inbox):
     return inbox.drain(bool(select.select([inbox.fd], [], [], 0)[0]))
 
 
-# -- blocked --------------------------------------------------------------------------------------------
+# -- while blocked --------------------------------------------------------------------------------------
+
+
+def answer_while_blocked(function):
+    """Return what `function` returns while the signals are blocked."""
+    answers = []
+    while_blocked(lambda: answers.append(function()))
+    return answers[0]
 
 
 def test_blocked_signals_come_when_it_is_left():
     """None is lost, and the mask is as it was."""
     came, before = [], mask()
     old = signal.signal(signal.SIGUSR1, lambda signum, frame: came.append(signum))
-    with blocked():
+
+    def act():
         assert set(INTERRUPTING) <= mask()
         kill_me(signal.SIGUSR1)
         assert came == []
+
+    while_blocked(act)
     assert came == [signal.SIGUSR1] and mask() == before
     signal.signal(signal.SIGUSR1, old)
 
@@ -49,26 +59,26 @@ def test_blocked_may_be_nested_and_left_by_an_exception():
     """The mask is that of before, whatever was blocked already."""
     before = mask()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-    with pytest.raises(ZeroDivisionError), blocked(), blocked():
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        while_blocked(lambda: while_blocked(lambda: 1 / 0))
     assert mask() == before | {signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_a_ctrl_c_while_the_signals_are_being_blocked_leaves_them_open(monkeypatch):
     """`pthread_sigmask` runs the handlers of what is pending *after* it has set the mask, and they may raise."""
-    real, before = signal.pthread_sigmask, mask()
+    real, before = _compat.set_mask, mask()
 
     def interrupted(how, signums):
         answer = real(how, signums)
         if how == signal.SIG_BLOCK and signums:
-            monkeypatch.setattr(signal, "pthread_sigmask", real)
+            monkeypatch.setattr(_compat, "set_mask", real)
             raise KeyboardInterrupt
         return answer
 
-    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
-    with pytest.raises(KeyboardInterrupt), blocked():
-        pass
+    monkeypatch.setattr(_compat, "set_mask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        while_blocked(int)
     after = mask()
     real(signal.SIG_SETMASK, before)
     assert after == before
@@ -116,12 +126,11 @@ def test_signals_that_were_blocked_at_the_fork_come_to_the_inbox():
     """What comes between the fork and the first loop is not lost; also where main's thread blocked them."""
 
     def check():
-        with blocked():
-            os.kill(os.getpid(), signal.SIGTERM)
-            inbox = Inbox()
-            return drained(inbox)
+        os.kill(os.getpid(), signal.SIGTERM)
+        inbox = Inbox()
+        return drained(inbox)
 
-    assert in_fork(check) == {signal.SIGTERM}
+    assert in_fork(answer_while_blocked, check) == {signal.SIGTERM}
 
 
 def test_handlers_of_main_are_not_the_listeners():
@@ -203,6 +212,23 @@ def test_nothing_raises_once_the_task_is_over():
         return interrupted_by(signal.SIGTERM, role)
 
     assert in_fork(check) == (None, "", signal.SIGTERM)
+
+
+def test_a_postponed_signal_raises_at_the_end_of_the_block():
+    """Not within, once, and not again where it has raised before; elsewhere the block does nothing."""
+
+    def check():
+        with postponed():
+            pass
+        role, within = Interruption(), []
+        role.begin()
+        with pytest.raises(SignalInterruptError), postponed():
+            within.append(interrupted_by(signal.SIGTERM, role))
+        with postponed():
+            within.append(interrupted_by(signal.SIGHUP, role))
+        return within
+
+    assert in_fork(check) == [(None, "", signal.SIGTERM)] * 2
 
 
 def test_a_signal_that_comes_before_the_role_is_kept():
@@ -308,8 +334,7 @@ def test_a_task_may_be_the_main_of_a_listener_of_its_own():
 
     def main():
         Interruption().begin()
-        with blocked():
-            return in_fork(listener)
+        return answer_while_blocked(lambda: in_fork(listener))
 
     assert in_fork(main) == (SignalInterruptError, {signal.SIGTERM})
 

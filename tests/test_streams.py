@@ -302,3 +302,33 @@ def test_flush_is_quiet_whatever_has_become_of_the_streams():
         os._exit(0)
 
     assert exit_code(fork(check)) == 0
+
+
+def test_a_closed_standard_error_takes_everything():
+    """What Python, compiled code and programs write there is gone; standard output is not touched."""
+
+    def write():
+        sys.stderr = text_stream(1)  # as under pytest, where it is no descriptor 2
+        handler = logging.StreamHandler()
+        logging.getLogger().addHandler(handler)
+        _streams.close_stderr()
+        _streams.renew()
+        print("lost", file=sys.stderr, flush=True)
+        logging.getLogger("lost").error("lost")
+        os.system("echo lost >&2; echo kept")
+        print("kept", flush=True)
+
+    assert output_of(write) == "kept\nkept\n"
+
+
+def test_a_standard_error_that_was_closed_can_be_closed():
+    """By a daemon: no descriptor 2 is there, and the next file must not become it."""
+
+    def check():
+        os.close(2)
+        _streams.close_stderr()
+        reader, writer = os.pipe()
+        os.write(2, b"lost")
+        return os.readlink("/proc/self/fd/2"), 2 in (reader, writer)
+
+    assert in_fork(check) == (os.devnull, False)

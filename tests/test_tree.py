@@ -11,6 +11,7 @@ import time
 
 import pytest
 from forked import exit_code, fork, in_fork
+from workers import until
 
 from taylorism import _tree
 
@@ -246,6 +247,22 @@ def test_the_mark_takes_no_standard_descriptor():
         return taken
 
     assert in_fork(check) == []
+
+
+# -- whether it is busy -----------------------------------------------------------------------------------
+
+
+def test_a_process_is_busy_unless_it_sleeps():
+    """We are, right now; a child that waits is not, until it is halted; nor is one that is gone."""
+    pid = fork(signal.pause)
+    until(lambda: not _tree.is_busy(pid), "it sleeps")
+    assert _tree.is_busy(os.getpid())
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    assert _tree.is_busy(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert not _tree.is_busy(pid)
 
 
 # -- births and families ----------------------------------------------------------------------------------

@@ -10,7 +10,19 @@ from forked import exit_code, fork, in_fork
 
 from taylorism import _upstream
 from taylorism._channel import Channel, encode
-from taylorism._messages import End, Movements, NewSets, Order, Over, Signal, Snapshot, Start, State, WorkerDone
+from taylorism._messages import (
+    End,
+    Movements,
+    NewSets,
+    Order,
+    Over,
+    Signal,
+    Snapshot,
+    Start,
+    State,
+    WorkerDone,
+    from_wire,
+)
 from taylorism._upstream import Upstream
 
 
@@ -39,7 +51,7 @@ class Stage:
     def heard(self):
         """Return the heads of what main has heard."""
         self.main.inflow.pull(to_the_end=True)
-        return [self.main.inflow.ready.pop(number).head for number in sorted(self.main.inflow.ready)]
+        return [from_wire(self.main.inflow.ready.pop(number).head) for number in sorted(self.main.inflow.ready)]
 
     def close(self):
         """Let go of everything."""

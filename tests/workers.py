@@ -569,6 +569,18 @@ def leave_a_program(value: str, worker: Any) -> int:
 
 
 @deed
+def leave_a_deaf_program(value: str, worker: Any) -> None:
+    """Wait beside a program that ignores what asks it to end."""
+    with subprocess.Popen(["sh", "-c", f"trap '' INT TERM; echo $$ > {value}/program.pid; sleep 60"]) as program:
+        pid_in(Path(value) / "program.pid")
+        try:
+            write_pid(Path(value) / f"{worker.name}.pid")
+            time.sleep(60)
+        finally:
+            program.returncode = 0  # it is not waited for
+
+
+@deed
 def daemonize(value: str, worker: Any) -> str:
     """Leave a double-forked daemon that waits for `value`/release with all our descriptors open."""
     place = Path(value)
@@ -907,6 +919,25 @@ class Scheduler:
     def launchable(self, pending_instructions: Any, workers: Any, report: Any) -> Any:
         """Decide."""
         return self.decide(pending_instructions, workers, report)
+
+
+@deed
+def write_shared(value: Any, worker: Any) -> Any:
+    """Write an element of a shared array, wherever in the value it is."""
+    array = value["array"] if isinstance(value, dict) else value
+    assert type(array).__name__ == "SharedNumpyArray"
+    with array.get_lock():
+        array[int(worker.memory)] += worker.memory
+    return array
+
+
+@deed
+def fail_once(value: Any, worker: Any) -> Any:
+    """Fail the first time, which the shared array remembers."""
+    value[0] += 1
+    if value[0] == 1:
+        raise RuntimeError("the first time")
+    return value.tolist()
 
 
 # ---------------------------------------------------------------------------------------------------------

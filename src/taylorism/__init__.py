@@ -19,36 +19,40 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import Any
 
 from taylorism import _compat
-from taylorism._boss import Boss
-from taylorism._errors import (
-    BadInstructions,
-    BadOption,
-    BadScheduler,
-    BossDied,
-    DuplicateName,
-    InstructionsNotPicklable,
-    MemoryExceeded,
-    NeverStartable,
-    NoAdequateWorker,
-    SchedulerError,
-    TaylorismError,
-    TransmissionError,
-    UnequalLengths,
-    UnknownOrder,
-    UnknownWorker,
-    WaitTimeout,
-    WorkerDied,
-    WorkerNotStarted,
-    WorkersFailed,
-    WorkerTimeout,
-    WorkerTraceback,
-)
-from taylorism._run import batch_main, run_as_server
 from taylorism._worker import BindedWorker, Worker
 from taylorism.schedulers import BaseScheduler, MaxThreadsScheduler, binding_setup
+
+TYPE_CHECKING = False  # without `typing`, a fourth of the time of our import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from taylorism._boss import Boss
+    from taylorism._errors import (
+        BadInstructions,
+        BadOption,
+        BadScheduler,
+        BossDied,
+        DuplicateName,
+        InstructionsNotPicklable,
+        MemoryExceeded,
+        NeverStartable,
+        NoAdequateWorker,
+        SchedulerError,
+        TaylorismError,
+        TransmissionError,
+        UnequalLengths,
+        UnknownOrder,
+        UnknownWorker,
+        WaitTimeout,
+        WorkerDied,
+        WorkerNotStarted,
+        WorkersFailed,
+        WorkerTimeout,
+        WorkerTraceback,
+    )
+    from taylorism._run import batch_main, run_as_server
 
 __all__ = [
     "BadInstructions",
@@ -58,6 +62,8 @@ __all__ = [
     "BindedWorker",
     "Boss",
     "BossDied",
+    "BossEnded",
+    "CommandFailed",
     "DuplicateName",
     "InstructionsNotPicklable",
     "MaxThreadsScheduler",
@@ -97,8 +103,24 @@ _compat.announce_logger(taylorism_log)
 communications_timeout = 0.01
 
 
+#: Where what is not needed to define a Worker comes from; any other name of `__all__` is an exception.
+_ELSEWHERE = {"Boss": "_boss", "batch_main": "_run", "run_as_server": "_run"}
+
+
 def __getattr__(name: str) -> Any:
-    """Import the submodules that load numpy, or define workers, when they are asked for."""
-    if name in ("examples", "util"):
+    """Import when they are asked for what loads numpy, or defines workers, or makes the work.
+
+    Much that imports us defines Workers and sets none to work. Schedulers are imported at once: whoever has
+    imported us may ask ``footprints.proxy.scheduler`` for one. `Boss` brings what its listener needs: see there.
+    """
+    if name in ("compat", "examples", "util", "workers"):
         return importlib.import_module(f"taylorism.{name}")
-    raise AttributeError(f"module 'taylorism' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'taylorism' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"taylorism.{_ELSEWHERE.get(name, '_errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

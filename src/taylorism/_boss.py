@@ -7,12 +7,13 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from numbers import Integral
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import footprints
 
@@ -29,6 +30,9 @@ from taylorism._policy import (
     checked_wait,
 )
 from taylorism._status import Status, status_of
+
+if TYPE_CHECKING:
+    from taylorism._futures import CallFuture, Calls
 
 __all__ = ["NOTHING", "Boss"]
 
@@ -95,6 +99,10 @@ class Boss:
         What happens to a worker that declares its `memory` and is seen to use more than 1.2 times that, with all
         that it has started: a warning in the log; or it is stopped, has failed with `MemoryExceeded`, and is tried
         again with 1.5 times the memory, within `max_trials`.
+    max_tasks_per_child : int, optional
+        Workers that a process runs one after the other before another takes its place; None for any number. Worth
+        it where a task takes less than some tens of milliseconds. What a task changes in its process is there for
+        the next one, but for the working directory and the environment.
 
     Raises
     ------
@@ -119,6 +127,9 @@ class Boss:
     #: What `control_messenger_out` sends.
     control_signals = {signal.name: signal.value for signal in Signal}
 
+    #: for a Boss within a service whose standard error is read by a program
+    _quiet = False
+
     def __init__(
         self,
         scheduler: Any = None,
@@ -136,6 +147,7 @@ class Boss:
         log_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,
         memory_guard: str | None = None,
+        max_tasks_per_child: int | None = 1,
     ) -> None:
         policy = checked_policy(
             on_error=on_error,
@@ -146,6 +158,7 @@ class Boss:
             log_dir=log_dir,
             progress=progress,
             memory_guard=memory_guard,
+            max_tasks_per_child=max_tasks_per_child,
         )
         if scheduler is None:
             scheduler = _default_scheduler(_width())
@@ -153,7 +166,7 @@ class Boss:
         self.name = name
         self.verbose = verbose
         self.maxlenreport = int(maxlenreport)
-        self._policy = policy
+        self._policy = policy = replace(policy, quiet=self._quiet)
         self._raised: BaseException | None = None
         method = checked_start_method(start_method)
         check_travels(policy, method)
@@ -164,12 +177,14 @@ class Boss:
             from taylorism._progress import watcher
 
             self._link.on_news = watcher(self._link.results)
+        self._link.on_news = _also(self._link.on_news, weakref.ref(self))
         self._process = self._link.process
         self.control_messenger_out = ControlMessenger(self._link)
         forget = weakref.finalize(self, self._link.drop)
         forget.atexit = False  # the exit has a way of its own: `_exits`
         # It must not outlive the tie: it would keep the results, with a traceback whose frames hold this Boss.
         self._link.on_close = forget.detach
+        self._link.start(self)  # last: from its return on, this Boss is somebody's, or forgotten
 
     # -- orders ---------------------------------------------------------------------------------------
 
@@ -475,6 +490,103 @@ class Boss:
         self._link.receive()
         return self._link.results.errors
 
+    # -- calls ----------------------------------------------------------------------------------------
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
+        """Have a worker call ``function(*args, **kwargs)``, as an executor of `concurrent.futures` does.
+
+        A new Boss is set to work, unless it was halted. What the call raises is raised by its future alone,
+        whatever `on_error` says, and what it returns is no record of the report.
+
+        Parameters
+        ----------
+        function : callable
+            Anything that can be pickled, found by its name in a module, or in the script above the place where
+            the Boss is made.
+        *args, **kwargs
+            Its arguments; what can be pickled.
+
+        Returns
+        -------
+        CallFuture
+            A `concurrent.futures.Future`, whose callbacks are called while main waits for something.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            The function or its arguments cannot be sent.
+        BossEnded
+            `end` was called, or what leads to it.
+        Exception
+            That of a worker, if it has stopped everything already.
+        """
+        from taylorism._futures import submit
+
+        self._raise_what_stopped()
+        future = submit(self, function, args, kwargs)
+        self._begin_calls()
+        return future
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **attributes: Any,
+    ) -> Iterator[Any]:
+        """Have workers call ``function`` with the items of iterables, as `concurrent.futures.Executor.map` does.
+
+        The calls are ordered at once, and made whatever becomes of the iterator.
+
+        Parameters
+        ----------
+        function : callable
+            As in `submit`.
+        *iterables
+            Each gives one argument of each call; the shortest one ends them.
+        timeout : float, optional
+            Seconds from this call to the last value, at most.
+        chunksize : int
+            Calls that one worker makes, one after the other: worth it where they are short.
+        **attributes
+            Attributes of each worker, for the scheduler: `memory`, `expected_time`, `ncpus`...; `name`, how the
+            names of the workers begin.
+
+        Returns
+        -------
+        iterator
+            Over the values, in the order of the items. An exception is raised at its place, and ends it: what has
+            not begun is cancelled then, as it is when the iterator is closed.
+
+        Raises
+        ------
+        TimeoutError
+            By the iterator: the next value has not come in time (`WaitTimeout`).
+        BadOption
+            `timeout` or `chunksize` make no sense.
+        InstructionsNotPicklable, BossEnded, Exception
+            As `submit`.
+        """
+        from taylorism._futures import map_in_order
+
+        self._raise_what_stopped()
+        values = map_in_order(self, function, iterables, timeout, chunksize, attributes)
+        self._begin_calls()
+        return values
+
+    def _begin_calls(self) -> None:
+        if not self._link.halted:  # as an executor does, which nobody sets to work
+            self._begin()
+
+    @property
+    def _calls(self) -> Calls:
+        """The futures; made at the first call, in one operation, for two threads may come at once."""
+        from taylorism._futures import Calls
+
+        calls: Calls = self.__dict__.setdefault("_futures", Calls(self._link))
+        return calls
+
     # -- as a context ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Boss:  # noqa: PYI034 - `Self` is not to be had before Python 3.11
@@ -550,7 +662,7 @@ class Boss:
         if error is self._raised:
             return False
         self._raised = error
-        if self._link.results.fatal is not None:  # the listener has told of each of several
+        if self._link.results.fatal is not None and not self._quiet:  # the listener has told of each of several
             _announce(self._link.results.traceback)
         return True
 
@@ -583,6 +695,21 @@ class ControlMessenger:
             raise UnknownOrder(
                 f"the listener does not know the order {order!r}: send a value of Boss.control_signals ({names})."
             )
+
+
+def _also(before: Callable[[], object], boss: weakref.ref[Boss]) -> Callable[[], None]:
+    """Return what is called while main waits: it also tells futures, if there are any.
+
+    It must not hold the Boss, which would never be forgotten.
+    """
+
+    def news() -> None:
+        before()
+        calls = getattr(boss(), "_futures", None)
+        if calls is not None:
+            calls.settle()
+
+    return news
 
 
 def _width() -> int:

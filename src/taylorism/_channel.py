@@ -27,10 +27,10 @@ import socket
 import struct
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from taylorism._descriptors import above_stdio
+from taylorism import _compat
 
 __all__ = [
     "Channel",
@@ -42,6 +42,8 @@ __all__ = [
     "open_object",
     "pack_head",
     "pack_object",
+    "pack_record",
+    "records",
     "write_all",
 ]
 
@@ -61,6 +63,12 @@ _MANY = 1000
 _QUIET = getattr(socket, "MSG_NOSIGNAL", 0)
 #: bytes of the pipe of a worker that has much to say (Linux; what an unprivileged user may ask for)
 _WIDE_PIPE = 1 << 20
+
+
+#: a record: a frame of one segment, whose head is no pickle (it begins with a zero): the number of a set, when its
+#: worker began and ended, its seconds in user and system mode, the peak of its process; then its name
+_RECORD = struct.Struct("!IIQBIddffI")
+_RECORD_HEAD = _RECORD.size - 16
 
 
 class ChannelClosed(Exception):
@@ -135,6 +143,45 @@ def _joined(parts: Iterable[Any]) -> Iterable[Any]:
         yield part
     if small:
         yield b"".join(small)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# records: what very many short workers say, passed on unopened
+# ---------------------------------------------------------------------------------------------------------
+
+
+def pack_record(
+    number: int, name: str, report: bytes, began: float, ended: float, user: float, system: float, peak: int
+) -> bytes:
+    """Return the frame of a record."""
+    text = name.encode("utf-8", "surrogatepass")
+    sizes = _RECORD_HEAD + len(text), 1, len(report)
+    return _RECORD.pack(*sizes, 0, number, began, ended, user, system, peak) + text + report
+
+
+def records(packed: Any) -> Iterator[tuple[int, str, float, float, float, float, int, Any]]:
+    """Yield of each record: number, name, when it began and ended, user, system, peak, and the pickled report."""
+    view, start = memoryview(packed), 0
+    while start < len(view):
+        head, _, size, _, number, *figures = _RECORD.unpack_from(view, start)
+        body = start + 16 + head
+        name = str(view[start + _RECORD.size : body], "utf-8", "surrogatepass")
+        began, ended, user, system, peak = figures
+        start = body + size
+        yield number, name, began, ended, user, system, peak, view[body:start]
+
+
+def _records_from(view: memoryview, start: int) -> tuple[int, list[int]]:
+    """Return where the records that begin at `start` end, and their numbers."""
+    numbers = []
+    while len(view) - start >= _RECORD.size:
+        head, count, size, mark, number = _RECORD.unpack_from(view, start)[:5]
+        end = start + 16 + head + size
+        if count != 1 or mark or end > len(view):
+            break
+        numbers.append(number)
+        start = end
+    return start, numbers
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -234,7 +281,12 @@ class Inflow:
         """Make the frames that `data` begins with ready, then stand behind them: one assignment."""
         view, start, size = memoryview(data), 0, len(data)
         while (end := start + _size_of_frame(view, start)) <= size:
-            self.ready[number] = _opened(view, start, data)
+            after, numbers = _records_from(view, start)
+            if numbers:
+                self.ready[number] = Frame(numbers, (bytes(view[start:after]),))
+                end = after
+            else:
+                self.ready[number] = _opened(view, start, data)
             number, start = number + 1, end
         missing, rest = end - start, view[start:]
         if missing < LARGE or start == size:
@@ -337,12 +389,12 @@ class Outflow:
     ----------
     fd : int
         The descriptor.
-    sock : socket.socket, optional
+    sock : socket, optional
         The socket that it belongs to. It is then written to without SIGPIPE, which scripts give back its
         default, to end with the reader of their output.
     """
 
-    def __init__(self, fd: int, sock: socket.socket | None = None) -> None:
+    def __init__(self, fd: int, sock: socket.SocketType | None = None) -> None:
         self.fd = fd
         self._sock = sock
         self._waiting: deque[list[Any]] = deque()
@@ -427,23 +479,38 @@ def _widen(fd: int) -> None:
 
 
 class Channel:
-    """One end of a two-way stream of frames; never blocks."""
+    """One end of a two-way stream of frames; never blocks.
 
-    def __init__(self, sock: socket.socket) -> None:
-        fd = above_stdio(sock.detach())
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
-        self._sock.setblocking(False)
-        if hasattr(socket, "SO_NOSIGPIPE"):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
-        self.fd = fd
-        self.inflow = Inflow(fd)
-        self.outflow = Outflow(fd, self._sock)
+    Parameters
+    ----------
+    sock : socket, optional
+        A socket that is handed over; without one, this end is closed.
+    """
+
+    def __init__(self, sock: socket.SocketType | None = None) -> None:
+        self._sock = sock if sock is None else _above_stdio([sock], 0)
+        self.fd = -1 if self._sock is None else self._sock.fileno()
+        self.inflow = Inflow(self.fd)
+        self.outflow = Outflow(self.fd, self._sock)
+        if self._sock is not None:
+            self._sock.setblocking(False)
+            if hasattr(socket, "SO_NOSIGPIPE"):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
 
     @classmethod
-    def pair(cls) -> tuple[Channel, Channel]:
-        """Return the two ends of a new channel."""
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return cls(one), cls(other)
+    def pair(cls, noted: list[socket.SocketType] | None = None) -> tuple[Channel, Channel]:
+        """Return the two ends of a new channel.
+
+        Parameters
+        ----------
+        noted : list, optional
+            All sockets are added here in the instant in which they are made: a signal handler may raise before the
+            ends are returned. To close one twice does no harm.
+        """
+        socks: list[socket.SocketType] = [] if noted is None else noted
+        pairs = itertools.starmap(_compat.socketpair, ((socket.AF_UNIX, socket.SOCK_STREAM),))
+        socks.extend(itertools.chain.from_iterable(pairs))  # one call into C: see the head of this module
+        return cls(_above_stdio(socks, 0)), cls(_above_stdio(socks, 1))
 
     def wait(self, timeout: float | None, *others: int) -> None:
         """Return when there is something to read, room for what is to be written, or `others` can be read."""
@@ -461,4 +528,18 @@ class Channel:
     def close(self) -> None:
         """Close this end; harmless when repeated."""
         self.fd = self.inflow.fd = self.outflow.fd = -1  # the number will soon belong to another file
-        self._sock.close()
+        if self._sock is not None:
+            self._sock.close()
+
+
+def _above_stdio(socks: list[socket.SocketType], which: int) -> socket.SocketType:
+    """Return one of the sockets, or one like it that is clear of the standard streams and is added to them."""
+    sock = socks[which]
+    if sock.fileno() > 2:
+        return sock
+    socks.extend(map(_on_descriptor, map(fcntl.fcntl, (sock.fileno(),), (fcntl.F_DUPFD_CLOEXEC,), (3,))))
+    sock.close()
+    return socks[-1]
+
+
+_on_descriptor = functools.partial(socket.SocketType, socket.AF_UNIX, socket.SOCK_STREAM, 0)

@@ -19,7 +19,7 @@ from taylorism._messages import Failure, Notice, Outcome
 if TYPE_CHECKING:
     from taylorism._worker import Worker
 
-__all__ = ["NoticePipe", "run"]
+__all__ = ["NoticePipe", "Result", "attempt", "finish", "leave", "leave_by", "run"]
 
 
 #: the head of nearly every notice
@@ -46,14 +46,12 @@ class NoticePipe:
 
     def put(self, result: Result) -> None:
         """Send `result`."""
-        head: object
-        if result.error is None:
-            head, segments = self._report(result)
-        else:
-            head, segments = _failure(result.name, result.error)
-        _channel.write_all(self.fd, _channel.encode(head, segments))
+        _channel.write_all(self.fd, _channel.encode(*self.packed(result)))
 
-    def _report(self, result: Result) -> tuple[object, list[Any]]:
+    def packed(self, result: Result) -> tuple[Any, list[Any]]:
+        """Return the head and the segments that tell a result."""
+        if result.error is not None:
+            return _failure(result.name, result.error, hopeless=result.hopeless)
         try:
             segments, remark = _freight.pack(result.report, self.berth)
         except Exception as trouble:
@@ -71,11 +69,12 @@ class NoticePipe:
 
 @dataclass
 class Result:
-    """What came out of a task: a report, or what was raised."""
+    """What came out of a task: a report, or what was raised; `hopeless` is what would only be raised again."""
 
     name: str
     report: object = None
     error: BaseException | None = None
+    hopeless: bool = False
 
 
 def _not_sendable(result: Result, trouble: Exception) -> _errors.TransmissionError:
@@ -91,10 +90,11 @@ def _not_sendable(result: Result, trouble: Exception) -> _errors.TransmissionErr
 
 
 def _failure(
-    name: str, error: BaseException, status: str = "workers exception"
+    name: str, error: BaseException, status: str = "workers exception", hopeless: bool = False
 ) -> tuple[Notice, list[Any]]:
     failure = Failure(name, status, _errors.traceback_lines(error))
-    return Notice(Outcome.FAILURE, failure=failure), [_errors.pack(error, f"worker {name!r}")]
+    notice = Notice(Outcome.FAILURE, failure=failure, hopeless=hopeless)
+    return notice, [_errors.pack(error, f"worker {name!r}")]
 
 
 def _shown(report: object, limit: int) -> str:
@@ -107,7 +107,11 @@ def _shown(report: object, limit: int) -> str:
 
 def run(worker: Worker, log_dir: str | None = None) -> NoReturn:
     """Do all of a worker's life in its process; what it writes goes to its files in `log_dir`, if any."""
-    interruption = _signals.Interruption()
+    finish(worker, attempt(worker, _signals.Interruption(), log_dir))
+
+
+def attempt(worker: Worker, interruption: _signals.Interruption, log_dir: str | None) -> Result:
+    """Do the task, and return what came out of it; a signal that interrupted it ends the process here."""
     try:
         interruption.begin()
         if log_dir is not None:
@@ -119,12 +123,17 @@ def run(worker: Worker, log_dir: str | None = None) -> NoReturn:
         interruption.disarm()
         result = Result(worker.name, error=error)
     if os.getpid() != interruption.pid:
-        _leave(0)  # a copy that the task forked, and that came back from it: the worker's own report counts
+        leave(0)  # a copy that the task forked, and that came back from it: the worker's own report counts
     if result.error is not None and result.error is interruption.raised and interruption.signum:
-        _leave_by(interruption.signum)
+        leave_by(interruption.signum)
     _streams.flush_quietly()  # before the report, so that main's own prints come after the task's
+    return result
+
+
+def finish(worker: Worker, result: Result) -> NoReturn:
+    """Tell what came out of the task, and leave."""
     _deliver(worker, result)
-    _leave(0 if result.error is None else 1)
+    leave(0 if result.error is None else 1)
 
 
 def _perform(worker: Worker) -> Result:
@@ -163,13 +172,14 @@ def _deliver_as_in_1_1(messenger: Any, result: Result) -> None:
         messenger.close()
 
 
-def _leave_by(signum: int) -> NoReturn:
+def leave_by(signum: int) -> NoReturn:
+    """Die of the signal that came."""
     _streams.flush_quietly()
     _signals.die_of(signum)
     os._exit(1)  # the signal is blocked or ignored in a way that we do not know
 
 
-def _leave(status: int) -> NoReturn:
+def leave(status: int) -> NoReturn:
     """End what the task has left, flush, and exit without the finalizers of main."""
     try:
         _compat.leave_multiprocessing_child()

@@ -57,10 +57,10 @@ class Court:
 
     # -- who is charged -------------------------------------------------------------------------------
 
-    def charge_boss(self, error: BaseException) -> None:
+    def charge_boss(self, error: BaseException, aloud: bool = True) -> None:
         """Stop everything: something went wrong that is no worker's fault."""
         failure, packed = _taken_down(_BOSS, error)
-        self._carry_out(failure, packed)
+        self._carry_out(failure, packed, aloud=aloud)
 
     def charge_job(
         self, job: Job, error: BaseException, worker: Any = None, again: bool = False
@@ -115,6 +115,13 @@ class Court:
         member.concluded = True
         self._upstream.note(_end(member, verdict, start))
 
+    def hand_back(self, member: Member) -> None:
+        """Have a set queued again that a process was given, and had not begun when it died."""
+        start, job = member.start(), member.job
+        job.trials -= 1
+        self._ledger.give_back([job])
+        self._upstream.note(_end(member, State.PENDING, start))
+
     def settle(self, job: Job, state: str) -> None:
         """Have main know of the state of a set of instructions that has no process."""
         end = End(job.number, state, time.time(), unknown="it had no process then", trials=job.trials)
@@ -129,7 +136,7 @@ class Court:
         failure, packed = self._charge_of(member)
         if self._crew.stopping and not member.spoke_first:
             return self._interrupted(failure)
-        again = not self._stopped_for_memory(member) or self._allow_more(member)
+        again = not member.hopeless and (not self._stopped_for_memory(member) or self._allow_more(member))
         return self._judge(member.job, failure, packed, member.worker, again)
 
     def _stopped_for_memory(self, member: Member) -> bool:
@@ -181,7 +188,8 @@ class Court:
         elif sentence is Sentence.STOP:
             self._carry_out(failure, packed, job.number)
         else:
-            _blame.announce(failure)
+            if not job.call:
+                _blame.announce(failure)
             self._upstream.tell(WorkerFailed(failure, job.number, stops=False), packed)
         return State.FAILED
 
@@ -192,10 +200,13 @@ class Court:
         message = "worker %s failed, trial %d of %d; it is tried again in %g s: %s"
         _blame.say(logging.WARNING, message, failure.name, job.trials, self._policy.max_trials, delay, what)
 
-    def _carry_out(self, failure: Failure, packed: Any, number: int | None = None) -> None:
+    def _carry_out(
+        self, failure: Failure, packed: Any, number: int | None = None, aloud: bool = True
+    ) -> None:
         """Stop everything on the first failure that has to, and tell main."""
         if self._ledger.fail(failure):
-            _blame.announce(failure)
+            if aloud:
+                _blame.announce(failure)
             self._upstream.tell(WorkerFailed(failure, number, stops=True), packed)
         self._crew.stop()
 
@@ -210,5 +221,6 @@ def _end(member: Member, verdict: str, start: Start) -> End:
     """Return what became of a worker's set of instructions, and what it used."""
     usage, rusage = member.usage, member.usage.rusage
     user, system = (None, None) if rusage is None else (rusage.ru_utime, rusage.ru_stime)
-    used = (member.process.exitcode, user, system, usage.peak, usage.unknown)
+    exitcode = member.process.exitcode if member.process.noted else None  # never asked for: that would reap it
+    used = (exitcode, user, system, usage.peak, usage.unknown)
     return End(member.job.number, verdict, time.time(), *used, start.trials, start)

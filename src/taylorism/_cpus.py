@@ -18,11 +18,15 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import SupportsIndex
+
+TYPE_CHECKING = False  # without `typing` and `pathlib`, half of the time of our import
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+    from typing import SupportsIndex
 
 __all__ = [
     "affinity",
+    "at",
     "bind",
     "cgroup_directories",
     "compact",
@@ -58,6 +62,24 @@ WIDTH_VARIABLE = "TAYLORISM_MAX_THREADS"
 
 # --------------------------------------------------------------------------------------------------
 # Readers
+
+
+def at(*parts: str | Path) -> Path:
+    """Return a path; `pathlib` is imported when there is something to read.
+
+    Parameters
+    ----------
+    *parts : str or Path
+        As of `pathlib.Path`.
+
+    Returns
+    -------
+    Path
+        The path.
+    """
+    from pathlib import Path
+
+    return Path(*parts)
 
 
 def read_text(path: Path) -> str:
@@ -285,14 +307,14 @@ def _directories(controller: str, root: str | Path) -> list[Path]:
     for kind, top, mount_point in _cgroup_mounts(controller, root):
         if kind in groups:
             below = _below(groups[kind], top)
-            mounted = Path(root, mount_point.lstrip("/"))
+            mounted = at(root, mount_point.lstrip("/"))
             found += [mounted / part for part in (below, *below.parents)]
     return found
 
 
 def _groups(controller: str, root: str | Path) -> Iterator[tuple[str, str]]:
     """Yield (type of the file system, path of our group) for each hierarchy of interest."""
-    for line in read_text(Path(root, "proc/self/cgroup")).splitlines():
+    for line in read_text(at(root, "proc/self/cgroup")).splitlines():
         _, _, rest = line.partition(":")  # the number of the hierarchy: 0 is version 2
         controllers, _, path = rest.partition(":")
         if path and not controllers:
@@ -303,7 +325,7 @@ def _groups(controller: str, root: str | Path) -> Iterator[tuple[str, str]]:
 
 def _cgroup_mounts(controller: str, root: str | Path) -> Iterator[tuple[str, str, str]]:
     """Yield (type of the file system, group at its top, mount point) of each hierarchy."""
-    for line in read_text(Path(root, "proc/self/mountinfo")).splitlines():
+    for line in read_text(at(root, "proc/self/mountinfo")).splitlines():
         left, _, right = line.partition(" - ")
         where, what = left.split(), right.split()
         if len(where) < 5 or len(what) < 3:
@@ -320,6 +342,8 @@ def _unescaped(text: str) -> str:
 
 def _below(group: str, top: str) -> PurePosixPath:
     """Return where a group lies below the group that is mounted; at the mount if it is outside."""
+    from pathlib import PurePosixPath
+
     path = PurePosixPath(group)
     if ".." in path.parts:  # we were moved out of the namespace that we look from
         return PurePosixPath()
@@ -341,7 +365,7 @@ def _below(group: str, top: str) -> PurePosixPath:
 _WHOLE_JOB_STEPS = {"4294967290", "4294967291"}
 
 #: of a list such as "8(x2),4": eight on each of two nodes, four on the third
-_ENTRY = re.compile(r"\s*([0-9]{1,9})(?:\(x([0-9]{1,9})\))?\s*")
+_ENTRY = r"\s*([0-9]{1,9})(?:\(x([0-9]{1,9})\))?\s*"  # compiled when there is something to match
 
 
 def slurm_cpus(environ: Environment = os.environ) -> int | None:
@@ -410,7 +434,7 @@ def _slurm_job_cpus(environ: Environment) -> int | None:
 
 def _entry(text: str, node: str | None) -> int | None:
     """Return what a list such as ``8(x2),4`` says of a node; its smallest number if the node is not known."""
-    found = [_ENTRY.fullmatch(part) for part in text.split(",")]
+    found = [re.fullmatch(_ENTRY, part) for part in text.split(",")]
     pairs = [(int(match.group(1)), int(match.group(2) or 1)) for match in found if match]
     if len(pairs) < len(found):
         return None
@@ -480,13 +504,13 @@ def one_node_of_pbs(environ: Environment = os.environ, root: str | Path = "/") -
 def _pbs_hosts(environ: Environment, root: str | Path) -> list[str]:
     """Return the short names of the hosts in the node file, as often as it names them."""
     name = environ.get("PBS_NODEFILE", "")
-    text = read_text(Path(root, name.lstrip("/"))) if name else ""
+    text = read_text(at(root, name.lstrip("/"))) if name else ""
     return [line.split(".")[0] for line in text.split()]
 
 
 def _host(root: str | Path) -> str:
     """Return the short name of this host."""
-    name = read_text(Path(root, "proc/sys/kernel/hostname")).strip() or os.uname().nodename
+    name = read_text(at(root, "proc/sys/kernel/hostname")).strip() or os.uname().nodename
     return name.split(".")[0]
 
 
@@ -516,7 +540,7 @@ def topology(root: str | Path = "/") -> Topology:
         reading ``/proc/cpuinfo`` takes tens of milliseconds on a machine of hundreds of cpus, and
         what the listener has read its workers inherit.
     """
-    return _from_cpuinfo(Path(root)) or _from_sysfs(Path(root))
+    return _from_cpuinfo(at(root)) or _from_sysfs(at(root))
 
 
 def _from_cpuinfo(root: Path) -> Topology:
@@ -563,8 +587,8 @@ def numa_nodes(root: str | Path = "/") -> dict[int, list[range]]:
         ``{node: [range of cpus, ...]}``; empty where ``/sys`` does not say. Do not modify it: it is kept.
     """
     found = {}
-    for file in (Path(root) / "sys/devices/system/node").glob("node[0-9]*/cpulist"):
-        matches = [_CPUS.fullmatch(part) for part in read_text(file).split(",")]
+    for file in (at(root) / "sys/devices/system/node").glob("node[0-9]*/cpulist"):
+        matches = [re.fullmatch(_CPUS, part) for part in read_text(file).split(",")]
         spans = [range(int(each[1]), int(each[2] or each[1]) + 1) for each in matches if each]
         if spans and file.parent.name[4:].isdecimal():  # there are nodes of memory alone
             found[int(file.parent.name[4:])] = spans
@@ -572,7 +596,7 @@ def numa_nodes(root: str | Path = "/") -> dict[int, list[range]]:
 
 
 #: one part of a list of cpus of the kernel, such as "0-3,8,10-11"
-_CPUS = re.compile(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*")
+_CPUS = r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*"
 
 
 def _node(cpu: int, nodes: dict[int, list[range]]) -> int:

@@ -15,32 +15,33 @@ what it has started is known (`_tree.tokens`). What carries none is not given th
 
 from __future__ import annotations
 
-import itertools
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _lease, _logs, _oom, _streams, _tree
+from taylorism import _child, _instructions, _lease, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
-from taylorism._errors import TaylorismError
+from taylorism._errors import InstructionsNotPicklable, TaylorismError
+from taylorism._hands import LINGER, Hand, Hands
 from taylorism._hold import Berth, Hold
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
-from taylorism._messages import Outcome, Start, State
+from taylorism._messages import Done, Notice, Outcome, Start, State
 from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
+from taylorism._series import Series
+from taylorism._shares import given_share
+from taylorism._stowage import Stowage
 from taylorism._usage import Baseline, Lookout, Usage
+from taylorism._worker import Worker
 
 __all__ = ["Crew", "Member"]
-
-#: seconds for which a process may live on after its report: threads and children that it waits for
-LINGER = 5.0
 
 #: seconds from the first start to the first look at the kernel's count of its kills: not in the way of short ones
 _LATER = 0.05
@@ -48,6 +49,7 @@ _LATER = 0.05
 TOLERANCE = 1.2
 
 _NEVER = float("inf")
+_NOTHING: dict[str, Any] = {}
 
 
 @dataclass(eq=False)
@@ -83,11 +85,13 @@ class Member:
     concluded : bool
         Whether main is being told of its end.
     berth : Berth or None
-        Where it puts what is big.
-    landed : bool
-        Whether its report was handed on: what is in the berth is main's then.
+        Where its process puts what is big.
     forks : int
         By which it is known what it shares with us (`_lease.forks`).
+    hand : Hand or None
+        Its process, where that runs several workers.
+    seat : str
+        What stands for it in the ledger, if that is not its own name.
     """
 
     name: str
@@ -112,8 +116,17 @@ class Member:
     verdict: str = ""
     concluded: bool = False
     berth: Berth | None = None
-    landed: bool = False
     forks: int = 0
+    hand: Hand | None = None
+    seat: str = ""
+
+    def note_end(self, status: int, rusage: Any) -> None:
+        """Take the wait status of its process, and what that used."""
+        if self.hand is None:
+            self.usage.rusage = rusage
+        else:
+            self.usage.take(*self.hand.rest_of(rusage))
+        self.process.note_end(status)
 
     def start(self) -> Start:
         """Return what is told of its start."""
@@ -125,9 +138,24 @@ class Member:
         return None if self.concluded else self.start()
 
     @property
+    def hopeless(self) -> bool:
+        """Whether it says that another trial would only fail again."""
+        return self.notice is not None and isinstance(self.notice.head, Notice) and self.notice.head.hopeless
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether its process ended before it was begun there."""
+        return self.hand is not None and self.hand.unbegun > 0 and not (self.notice or self.sentence)
+
+    @property
     def gone(self) -> bool:
         """Whether its end has been noted, and nothing is left that has to go with it."""
         return self.process.noted and (self.ladder is None or self.ladder.at_the_end)
+
+    @property
+    def stays(self) -> bool:
+        """Whether its process goes on after its report."""
+        return self.notice is not None and isinstance(self.notice.head, Done) and self.notice.head.stays
 
     @property
     def succeeded(self) -> bool:
@@ -150,8 +178,17 @@ class Crew:
         What the caller wants on failure, time and output.
     watchful : bool
         Whether the scheduler counts the memory that workers are seen to use.
-    hold : Hold, optional
-        Where workers put big buffers.
+    shared : mapping
+        Instructions that are not copied, for the processes that run several workers.
+    stowage : Stowage, optional
+        Where workers put what is big.
+
+    Attributes
+    ----------
+    hands : Hands
+        The processes that run several.
+    on_death : callable
+        Called with one of them that has died while it ran short ones, before it is forgotten.
     """
 
     def __init__(
@@ -161,10 +198,13 @@ class Crew:
         shown: int,
         policy: Policy,
         watchful: bool = False,
-        hold: Hold | None = None,
+        shared: Mapping[str, Any] = _NOTHING,
+        stowage: Stowage | None = None,
     ) -> None:
-        self._hold = hold
-        self._launches = itertools.count()
+        self._shared = shared
+        self._stowage = stowage or Stowage(Hold())
+        self.hands = Hands(policy.max_tasks_per_child, poller)
+        self.on_death: Callable[[Hand], None] = _nothing
         self._poller = poller
         self._forget = forget
         self._shown = shown
@@ -197,59 +237,130 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
+        share = given_share(worker) if self._may_stay(worker) else None
+        member = None if share is None else self._hand_over(worker, job, share)
+        if member is None:
+            member = self._fork(worker, job, share)
+        self._welcome(member, seconds)
+        return member
+
+    def _may_stay(self, worker: Any) -> bool:
+        """Whether the process of a worker may run others, and that of another may run it."""
+        return self._policy.reuses and type(worker).work is Worker.work
+
+    def adopt(self, seat: Any, job: Job, hand: Hand) -> Member:
+        """Make a member of a worker that a process is at, which runs short ones."""
+        member = self._member(seat, job, hand.process, hand.inflow, hand)
+        member.name, member.seat = job.name, seat.name
+        self._welcome(member, None)
+        return member
+
+    def _hand_over(self, worker: Any, job: Job, share: int) -> Member | None:
+        """Have a process that is there run a worker; None where there is none, or it cannot be told."""
+        hand = self.hands.free(share)
+        if hand is None:
+            return None
+        if not self._given(hand, worker, job):
+            self.hands.rest(hand)
+            return None
+        worker._process = hand.process
+        return self._member(worker, job, hand.process, hand.inflow, hand)
+
+    def _given(self, hand: Hand, worker: Any, job: Job) -> bool:
+        """Give a worker's instructions to a process; return whether it could be told."""
+        try:
+            if (changes := job.changes()) is not None:
+                return self.hands.give_changed(hand, job, {**changes, "name": worker.name})
+            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
+        except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
+            return False
+        return self.hands.give(hand, worker.name, packed)
+
+    def _fork(self, worker: Any, job: Job, share: int | None) -> Member:
+        """Start a process for a worker; with a share, others may follow it there."""
         _streams.flush_quietly()  # or the child would say again what a constructor has printed
         reader, writer = map(above_stdio, os.pipe())
+        hand = None
         try:
-            member = self._engage(worker, job, reader, writer)
+            hand = None if share is None else self.hands.prepare(writer, share)
+            member = self._engage(worker, job, reader, writer, hand)
             worker.work()
-            self._welcome(member, seconds)
+            self._check_process(member)
+            member.forks = _lease.forks()
+            if hand is not None:
+                hand.forks = member.forks
+                self.hands.engage(hand, member.process, member.inflow)
         except BaseException:
             os.close(reader)
+            if hand is not None:
+                self.hands.discard(hand)
             raise
         finally:
             os.close(writer)
         return member
 
-    def _engage(self, worker: Any, job: Job, reader: int, writer: int) -> Member:
+    def _engage(self, worker: Any, job: Job, reader: int, writer: int, hand: Hand | None) -> Member:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
         os.set_blocking(reader, False)
-        berth = None if self._hold is None else self._hold.berth(next(self._launches))
+        berth = self._stowage.berth()
         worker.messenger = _child.NoticePipe(writer, self._shown, berth)
-        token = _token(reader) if self._policy.sees_to_one else ""
-        process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid()))
+        if hand is not None:
+            hand.berth = berth
+        token = _token(reader) if self._policy.sees_to_one or job.call else ""
+        process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid(), hand))
         worker._process = process
+        return self._member(worker, job, process, Inflow(reader), hand, token, berth)
+
+    def _member(
+        self,
+        worker: Any,
+        job: Job,
+        process: Any,
+        inflow: Inflow,
+        hand: Hand | None,
+        token: str = "",
+        berth: Berth | None = None,
+    ) -> Member:
+        if not token and (self._policy.sees_to_one or job.call):
+            token = _token(inflow.fd)
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         self._lookout.welcome()
-        inflow, now = Inflow(reader), time.time()
-        return Member(worker.name, worker, job, process, inflow, usage, token, logged, started=now, berth=berth)
+        member = Member(worker.name, worker, job, process, inflow, usage, token, logged, started=time.time())
+        member.hand, member.berth = hand, berth if hand is None else hand.berth
+        return member
 
     def _log_sizes(self, worker: Any) -> tuple[int, int]:
         directory = self._policy.log_dir
         return (0, 0) if directory is None else _logs.sizes(directory, worker.name)
 
-    def _welcome(self, member: Member, seconds: float | None) -> None:
+    def _check_process(self, member: Member) -> None:
         member.process = member.worker._process  # a `work` of the user's may have put another there
         if member.process.pid is None:
             raise TaylorismError(f"the work() of {type(member.worker).__name__} started no process.")
-        member.forks = _lease.forks()
+
+    def _welcome(self, member: Member, seconds: float | None) -> None:
         self._poller.register(member.inflow.fd, select.POLLIN)
         self._by_pipe[member.inflow.fd] = member
-        self._members[member.process.pid] = member
+        self._members[member.process.pid or 0] = member
         if self._oom_kills is None and self._chore_at == _NEVER:
             self._chore_at = time.monotonic() + _LATER
         if seconds is not None:
             member.seconds, member.deadline = seconds, time.monotonic() + seconds
 
-    def _in_child(self, worker: Any, reader: int, token: str, listener: int) -> None:
+    def _in_child(self, worker: Any, reader: int, token: str, listener: int, hand: Hand | None) -> None:
         _tree.die_with_parent(listener)
         if token:
             _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
-        for pipe in self._by_pipe:
+        for pipe in {*self._by_pipe, *self.hands.pipes()}:
             os.close(pipe)
         self._forget()
-        _child.run(worker, self._policy.log_dir)
+        self.hands.forget(hand)
+        if hand is None:
+            _child.run(worker, self._policy.log_dir)
+        else:
+            Series(hand.desk, self._shared, worker.messenger, self._policy.log_dir, self._stowage.hold).live(worker)
 
     # -- notices and deaths ---------------------------------------------------------------------------
 
@@ -262,15 +373,34 @@ class Crew:
         if member.inflow.fd < 0:
             return None
         member.inflow.pull(to_the_end=dead)
-        notice = member.inflow.ready.pop(0, None)
+        notice = _first(member.inflow.ready)
         if notice is not None:
             member.notice = notice
             member.deadline = _NEVER
+        if member.stays:
+            return notice
+        if notice is not None:
             member.leave_by = time.monotonic() + LINGER
             self._lingering.append(member)
         if notice is not None or member.inflow.ended:
             self._hang_up(member)
         return notice
+
+    def release(self, member: Member) -> None:
+        """Note that a worker has done, whose process goes on."""
+        assert member.hand is not None
+        assert member.notice is not None
+        self._poller.unregister(member.inflow.fd)
+        del self._by_pipe[member.inflow.fd]
+        del self._members[member.process.pid or 0]
+        member.usage.take(*member.hand.used(member.notice.head))
+        if member.token:
+            self._see_to_orphans(member)
+        self.hands.rest(member.hand)
+
+    def supply(self, ready: Iterable[int]) -> None:
+        """Send the rest of their orders to those that had no room for them."""
+        self.hands.supply(ready)
 
     def _hang_up(self, member: Member) -> None:
         pipe, member.inflow.fd = member.inflow.fd, -1
@@ -284,11 +414,15 @@ class Crew:
         while ended := _next_ended():
             pid, status, rusage = ended
             self._spared_pids.discard(pid)
+            hand = self.hands.of(pid)
+            if hand is not None and hand.batch is not None:
+                self.on_death(hand)
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
                 self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
-                self._members[pid].usage.rusage = rusage
-                self._members[pid].process.note_end(status)
+                self._members[pid].note_end(status, rusage)
+            else:
+                self.hands.gone(pid)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
 
@@ -316,9 +450,10 @@ class Crew:
             self._lingering.remove(member)
 
     def _remove(self, member: Member) -> None:
-        if member.berth is not None and not member.landed:
+        if member.berth is not None and not member.succeeded:
             member.berth.empty()
         del self._members[member.process.pid or 0]
+        self.hands.gone(member.process.pid or 0)
         if member.ladder is not None:
             self._alone.remove(member.ladder)
 
@@ -346,9 +481,13 @@ class Crew:
         """Begin to stop everything, or allow less time to a stop that has begun."""
         seconds = self._policy.stop_grace if grace is None else grace
         if self._ladder is None:
-            self._ladder = Ladder(self._everybody, seconds)
+            self._ladder = Ladder(self._everybody, seconds, self._at_work)
         else:
             self._ladder.hurry(seconds)
+
+    def _at_work(self) -> list[int]:
+        """Return the workers that have not ended; nobody else can have the number of such a process."""
+        return [pid for pid, member in self._members.items() if not (member.process.noted or member.notice)]
 
     def _everybody(self) -> list[int]:
         """Return our workers, then everything below us."""
@@ -369,7 +508,7 @@ class Crew:
             member.family.add(pids)
             return
         member.family = _tree.Family(pids)
-        member.ladder = Ladder(member.family.living, self._policy.stop_grace)
+        member.ladder = Ladder(member.family.living, self._policy.stop_grace, self._at_work)
         self._alone.append(member.ladder)
 
     def overdue(self) -> list[Member]:
@@ -390,9 +529,8 @@ class Crew:
 
     def living_forks(self) -> list[int] | None:
         """Return by which all that has been forked from us is known; None where there are strangers among it."""
-        if set(_tree.children(os.getpid())) - self._members.keys():
-            return None
-        return [member.forks for member in self._members.values()]
+        known = {pid: member.forks for pid, member in self._members.items()} | self.hands.forks()
+        return None if set(_tree.children(os.getpid())) - known.keys() else list(known.values())
 
     @property
     def winding_up(self) -> bool:
@@ -402,19 +540,23 @@ class Crew:
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
-        if self._members:
+        if self._members or self.hands:
             return False
         return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
+
+    def retire(self) -> None:
+        """Send away the processes that have nothing to do."""
+        self.hands.retire()
 
     @property
     def next_deadline(self) -> float:
         """When `enforce` or `overdue` has something to do, on the monotonic clock."""
-        due = min(self._lookout.next_look, self._chore_at)
+        due = min(self._lookout.next_look, self._chore_at, self.hands.next_deadline)
         if self._lingering:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
             due = min(due, *(member.deadline for member in self._members.values()), _NEVER)
-        return min([due, *(ladder.next_step for ladder in self._ladders)])
+        return min([due, *(ladder.due for ladder in self._ladders)])
 
     @property
     def _ladders(self) -> list[Ladder]:
@@ -425,6 +567,7 @@ class Crew:
         now = time.monotonic()
         while self._lingering and self._lingering[0].leave_by <= now:
             self._lingering.pop(0).process.kill()
+        self.hands.enforce(now)
         for ladder in self._ladders:
             ladder.descend(now)
         if self._chore_at <= now:
@@ -461,9 +604,21 @@ class Crew:
         return left
 
 
+def _nothing(hand: Hand) -> None:
+    """Do nothing."""
+
+
 def _guarded(member: Member) -> bool:
     """Whether a worker is at its task, and has said how much memory that takes."""
     return bool(member.worker.memory) and not (member.sentence or member.notice or member.process.noted)
+
+
+def _first(ready: dict[int, Frame]) -> Frame | None:
+    """Take the first frame that has come."""
+    if not ready:
+        return None
+    frame = ready.pop(min(ready))
+    return frame._replace(head=Done(*frame.head)) if isinstance(frame.head, tuple) else frame
 
 
 def _token(pipe: int) -> str:

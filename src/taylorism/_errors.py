@@ -15,19 +15,27 @@ The traceback always travels as text and becomes the `__cause__`, a `WorkerTrace
 
 from __future__ import annotations
 
-import pickle
 import reprlib
 import traceback
 import types
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+
+from taylorism._compat import PicklingError
+
+TYPE_CHECKING = False  # without `typing`, a fourth of the time of our import
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = [
     "BadInstructions",
     "BadOption",
     "BadScheduler",
     "BossDied",
+    "BossEnded",
+    "CommandFailed",
     "DuplicateName",
     "InstructionsNotPicklable",
     "MemoryExceeded",
@@ -46,8 +54,6 @@ __all__ = [
     "WorkerTraceback",
     "WorkersFailed",
 ]
-
-T = TypeVar("T")
 
 #: characters of a text of instructions that an error message quotes
 QUOTED = 2000
@@ -90,6 +96,31 @@ class WorkerDied(TaylorismError):
     name: str
     exitcode: int | None
     instructions: str
+
+
+class CommandFailed(TaylorismError):
+    """A command (``kind='shell'``) has failed: read what it wrote, mend it, or give ``check=False``.
+
+    Attributes
+    ----------
+    name : str
+        The worker's name.
+    command : str or list of str
+        What was run.
+    returncode : int
+        Its exit status; the negative number of the signal that killed it.
+    signal : str
+        The signal that killed it in words, ``'SIGKILL'``; empty where none did. It may be the shell that says so.
+    stdout, stderr : str
+        The last 10 000 characters of what it wrote.
+    """
+
+    name: str
+    command: str | list[str]
+    returncode: int
+    signal: str
+    stdout: str
+    stderr: str
 
 
 class WorkerTimeout(TaylorismError, TimeoutError):
@@ -153,12 +184,16 @@ class WorkerNotStarted(TaylorismError, OSError):
     """The system refused a process or a pipe for a worker while no other was running: raise the limit."""
 
 
-class TransmissionError(TaylorismError, pickle.PicklingError):
+class TransmissionError(TaylorismError, PicklingError):
     """A report or an exception cannot be pickled, or cannot be unpickled: return something simpler."""
 
 
 class BossDied(TaylorismError):
     """The listener of a Boss was killed: its workers were stopped, what was not reported is lost."""
+
+
+class BossEnded(TaylorismError, RuntimeError):
+    """A Boss whose end was ordered takes no more calls: make another, or call `Boss.end` later."""
 
 
 class NoAdequateWorker(TaylorismError, AttributeError):
@@ -190,7 +225,7 @@ class UnknownOrder(TaylorismError, ValueError):
 
 
 class InstructionsNotPicklable(
-    TaylorismError, pickle.PicklingError, TypeError, ValueError, AttributeError
+    TaylorismError, PicklingError, TypeError, ValueError, AttributeError
 ):
     """A value of the instructions cannot be sent to another process.
 
@@ -221,10 +256,7 @@ class WorkerTraceback(Exception):
 # taking exceptions apart
 # ---------------------------------------------------------------------------------------------------------
 
-_Parts4 = tuple[type[BaseException], tuple[Any, ...], dict[str, Any], dict[str, Any]]
-
-
-def _parts(error: BaseException) -> _Parts4:
+def _parts(error: BaseException) -> tuple[type[BaseException], tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     """Return class, arguments, attributes, and what is kept in slots (``errno`` of an OSError)."""
     return type(error), error.args, dict(error.__dict__), _slots(error)
 
@@ -279,6 +311,8 @@ def _picklable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _travels(value: Any) -> bool:
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(value))
     except Exception:
@@ -342,6 +376,8 @@ def pack(error: BaseException, whose: str) -> bytes:
     whose : str
         ``"worker 'a'"``: for the message of the substitute.
     """
+    import pickle
+
     for form, same in ((error, _alike), (_InParts(error), _of_one_class)):
         packed = _packed_if_it_loads(form, error, same)
         if packed is not None:
@@ -357,6 +393,8 @@ def _packed_if_it_loads(
     form: object, error: BaseException, same: Callable[[BaseException, object], bool]
 ) -> bytes | None:
     """Return `form` pickled, or None where loading it does not give back the `same` as `error`."""
+    import pickle
+
     try:
         packed = pickle.dumps(form, protocol=pickle.HIGHEST_PROTOCOL)
         return packed if same(error, pickle.loads(packed)) else None
@@ -392,6 +430,8 @@ def unpack(
     packed: Any, whose: str, lines: tuple[str, ...], instructions: str = "", output: str = ""
 ) -> BaseException:
     """Rebuild in main what `pack` packed; what cannot be loaded here becomes a `TransmissionError`."""
+    import pickle
+
     try:
         error: Any = load_surely(lambda: pickle.loads(packed))
     except NotLoadable as trouble:

@@ -21,10 +21,10 @@ def before_leaving(callback: Callable[[], None]) -> None:
     """Have `callback` called once before this process leaves. Not inherited by its forks."""
     global _pid
     if _pid != os.getpid():
-        _pid = os.getpid()
         _callbacks.clear()
         atexit.register(run)
         _tell_multiprocessing()
+        _pid = os.getpid()  # last: if a handler raises before, all of this is done again, which does no harm
     if callback not in _callbacks:
         _callbacks.append(callback)
 

@@ -21,7 +21,7 @@ from taylorism import _channel
 from taylorism._hold import ALONE, Berth, Extent, Hold, NoRoom, Use
 from taylorism._lease import Graves
 
-__all__ = ["REMARK", "Loaded", "dump", "load", "load_copy", "loaded", "pack"]
+__all__ = ["REMARK", "Loaded", "discard", "dump", "hand_on", "is_bill", "load", "load_copy", "loaded", "pack"]
 
 #: bytes from which the way through the hold is the faster one
 WORTH = 256 * 1024
@@ -88,17 +88,17 @@ class Loaded:
 
     def __init__(self, value: Any, uses: Sequence[Use] = ()) -> None:
         self.value = value
-        self._uses = uses
+        self.uses = uses
 
     def settle(self) -> None:
         """Have the memory given back when nobody looks at it any more."""
-        for use in self._uses:
+        for use in self.uses:
             use.settle()
 
 
 def loaded(segments: Sequence[Any], hold: Hold | None) -> Loaded:
     """Load what `pack` made; arrays lie on the memory of the hold, mapped privately, and may be written."""
-    if hold is None or not _is_bill(segments[0]):
+    if hold is None or not is_bill(segments[0]):
         return Loaded(_channel.open_object(segments))
     bill = _read_bill(segments[0])
     uses: list[Use] = []
@@ -107,7 +107,7 @@ def loaded(segments: Sequence[Any], hold: Hold | None) -> Loaded:
 
 def load(packed: Any, hold: Hold | None, graves: Graves) -> Any:
     """Load what `dump` made, in the listener; what does not load is given back too."""
-    if hold is None or not _is_bill(packed):
+    if hold is None or not is_bill(packed):
         return _channel.open_object([packed])
     bill = _read_bill(packed)
     uses: list[Use] = []
@@ -119,11 +119,30 @@ def load(packed: Any, hold: Hold | None, graves: Graves) -> Any:
 
 
 def load_copy(segments: Sequence[Any], hold: Hold | None) -> Any:
-    """Load a report beside its owner: the bytes are copied, for main will give them back when it likes."""
-    if hold is None or not _is_bill(segments[0]):
+    """Load what somebody else owns, and will give back when he likes: the bytes are copied."""
+    if hold is None or not is_bill(segments[0]):
         return _channel.open_object(segments)
     bill = _read_bill(segments[0])
     return bill.load([hold.read(bill.lane, *extent) for extent in bill.extents])
+
+
+def hand_on(segments: Sequence[Any], berth: Berth) -> None:
+    """Note, where the berth may have to be emptied, that what is on the bill is the receiver's."""
+    if is_bill(segments[0]):
+        berth.hand_on(_read_bill(segments[0]).extents)
+
+
+def discard(segments: Sequence[Any], hold: Hold) -> None:
+    """Give back what is on the bill: nobody will open it."""
+    if is_bill(segments[0]):
+        bill = _read_bill(segments[0])
+        for extent in bill.extents:
+            hold.punch(bill.lane, *extent)
+
+
+def is_bill(segment: Any) -> bool:
+    """Whether this is where things are, rather than a pickle."""
+    return bytes(segment[:1]) == _MARK
 
 
 class _Bill(NamedTuple):
@@ -134,10 +153,6 @@ class _Bill(NamedTuple):
     def load(self, buffers: list[memoryview]) -> Any:
         """Load the pickle, which is the first of the buffers if it is not in the bill."""
         return _channel.open_object([self.body, *buffers] if len(self.body) else buffers)
-
-
-def _is_bill(segment: Any) -> bool:
-    return bytes(segment[:1]) == _MARK
 
 
 def _read_bill(bill: Any) -> _Bill:

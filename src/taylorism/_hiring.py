@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import footprints
 
-from taylorism._errors import NoAdequateWorker, TaylorismError, quote
+from taylorism import _calls
+from taylorism._choice import Choices
+from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
 
-__all__ = ["hire", "tell_instructions"]
+__all__ = ["HOPELESS", "SPECIALISTS", "hire", "is_taken", "tell_instructions"]
+
+#: what another trial would only say again
+HOPELESS = (NoAdequateWorker, DuplicateName, BadOption)
+#: the classes of `taylorism.workers`, by their `kind`; filled when that module is imported
+SPECIALISTS: dict[str, Any] = {}
 
 #: characters of one attribute in the list of the instructions of a guilty worker
 _SHOWN = 10_000
@@ -22,21 +31,75 @@ def _collector() -> Any:
     return footprints.collectors.get(tag="worker")
 
 
+@functools.cache
+def _choices() -> Choices:
+    return Choices(_collector())
+
+
+#: how many were hired in this process, or in those that it was forked from: nothing is learnt for a batch of one
+_hired = itertools.count()
+
+
 def _chosen(attributes: dict[str, Any]) -> Any:
-    """Do as `footprints.proxy.worker` does.
+    """Do as `footprints.proxy.worker` does, with the choices that were made before (`_choice`)."""
+    if not next(_hired):
+        return _chosen_anew(attributes, learn=False)
+    found = _choices().find(attributes)
+    if found is None:
+        return _chosen_anew(attributes)
+    cls, resolved = found
+    return cls(resolved, checked=True)
+
+
+def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
+    """Have footprints choose.
 
     Where just one class matches, which is nearly always, without what it does besides: for each look-up, it
     makes two texts for its debug log that name every class there is. In a notebook, a class whose cell was run
     again is still there, as a class of the same name: it has been replaced.
     """
+    _refuse_endless(attributes)
     if not any(name.startswith("_") or name == "worker" for name in attributes):
         candidates = _collector().find_all(attributes)
-        if len(candidates) > 1:
-            candidates = [each for each in candidates if not _replaced(each[0])] or candidates
+        if len(candidates) == 1:
+            cls, resolved, _ = candidates[0]
+            if learn:
+                _choices().learn(attributes, cls, resolved)
+            return cls(resolved, checked=True)
+        candidates = [each for each in candidates if not _replaced(each[0])] or candidates
         if len(candidates) == 1:
             cls, resolved, _ = candidates[0]
             return cls(resolved, checked=True)
     return _collector().load(**attributes)
+
+
+def _refuse_endless(attributes: Mapping[str, Any]) -> None:
+    """Refuse an attribute that stands in its own value: footprints would replace it for ever."""
+    for name, value in attributes.items():
+        if isinstance(value, str) and "[" in value and re.search(rf"\[{re.escape(name)}[\]:#%]", value):
+            raise footprints.FootprintMaxIter(
+                f"the attribute {name!r} stands in its own value, {quote(value, 200)}: [{name}] is what footprints "
+                "replaces by the value of that attribute. Give it another name, or a value without brackets."
+            )
+
+
+def _specialist(attributes: dict[str, Any]) -> Any:
+    """Return a worker of the class of ours that these attributes name, or None.
+
+    No other class is asked, since a command may hold what footprints would replace, ``[name]``, and another class
+    may have an attribute `command`.
+    """
+    kind = attributes.get("kind")
+    cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
+    resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
+    return cls(resolved, checked=True) if cls is not None and resolved else None
+
+
+def is_taken(attributes: Mapping[str, Any]) -> bool:
+    """Whether a class of the user's knows the `kind` of these attributes, and hence goes before ours."""
+    ours = SPECIALISTS.values()
+    knowing = [cls for cls in _collector() if cls not in ours and "kind" in cls.footprint_retrieve().allkeys()]
+    return any(cls.footprint_couldbe(attributes)[0] for cls in knowing if not _replaced(cls))
 
 
 def _replaced(cls: type) -> bool:
@@ -55,7 +118,8 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     Exception
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
-    worker = _chosen({**instructions, **shared})
+    attributes = {**instructions, **shared}
+    worker = _calls.caller(attributes) or _specialist(attributes) or _chosen(attributes)
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "

@@ -30,9 +30,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from taylorism._descriptors import above_stdio
+from taylorism._descriptors import close_all, keep_above_stdio
 from taylorism._lease import FEW, Graves, Lease, Tracked
 from taylorism._libc import libc
 
@@ -60,61 +60,49 @@ class NoRoom(Exception):
     """The system does not take the bytes; the text says why."""
 
 
-class _Lane(NamedTuple):
-    descriptor: int
-    identity: tuple[int, int] | None
-
-    @property
-    def intact(self) -> bool:
-        """Whether nobody has closed it: the number may be another file's by now."""
-        return self.identity is not None and _identity(self.descriptor) == self.identity
-
-
 class Hold:
-    """The lanes.
+    """The lanes. There are none before it is opened, and none after it was closed.
 
     Parameters
     ----------
     descriptors : sequence of int
-        Of the files; in this process, this object is their owner.
+        Of files that are open; in this process, this object is their owner.
+
+    Attributes
+    ----------
+    descriptors : list of int
+        Those of the files.
     """
 
-    def __init__(self, descriptors: Sequence[int]) -> None:
-        self._lanes = [_Lane(each, _identity(each)) for each in descriptors]
+    def __init__(self, descriptors: Sequence[int] = ()) -> None:
+        self.descriptors = list(descriptors)
+        self._identities = {each: _identity(each) for each in descriptors}
         self._numbers = itertools.count()
         self._leases: dict[tuple[int, int], Lease] = {}
         self._many = FEW
         self._pid = os.getpid()
-        weakref.finalize(self, _close, self._lanes).atexit = False
+        weakref.finalize(self, close_all, self.descriptors).atexit = False
 
-    @classmethod
-    def new(cls) -> Hold | None:
-        """Make one; None where the system has no such files, or nearly no descriptors left."""
-        made: list[int] = []
-        with suppress(OSError):
-            while len(made) < 1 + min(_LANES, _cpus()):
-                made.append(_spare(_nameless_file()))
-        hold = cls(made)
-        if len(made) > 1:
-            return hold
-        hold.close()
-        return None
-
-    @property
-    def descriptors(self) -> list[int]:
-        """Those of the files."""
-        return [lane.descriptor for lane in self._lanes]
+    def open(self) -> bool:
+        """Make the files; return whether there are any: the system may have none, or no descriptors to spare."""
+        with suppress(_Refused):
+            while len(self.descriptors) < 1 + min(_LANES, _cpus()):
+                _add_file(self.descriptors)
+        if len(self.descriptors) < 2:
+            close_all(self.descriptors)
+        self._identities = {each: _identity(each) for each in self.descriptors}
+        return bool(self.descriptors)
 
     # -- berths ---------------------------------------------------------------------------------------
 
     def berth(self, number: int) -> Berth | None:
         """Return the berth of the launch of that number, None where there is none left."""
-        lanes = len(self._lanes) - 1
+        lanes = len(self.descriptors) - 1
         return self._berth(1 + number % lanes, number // lanes) if lanes > 0 else None
 
     def own_berth(self) -> Berth | None:
         """Return a new berth for instructions."""
-        return self._berth(0, next(self._numbers)) if self._lanes else None
+        return self._berth(0, next(self._numbers)) if self.descriptors else None
 
     def _berth(self, lane: int, place: int) -> Berth | None:
         start = place * BERTH
@@ -178,9 +166,10 @@ class Hold:
             libc.fallocate(descriptor, _PUNCH, ctypes.c_long(offset), ctypes.c_long(size))
 
     def _descriptor(self, lane: int) -> int:
-        """Return the descriptor of a lane; a task may have closed it."""
-        if lane < len(self._lanes) and self._lanes[lane].intact:
-            return self._lanes[lane].descriptor
+        """Return the descriptor of a lane, if nobody has closed it: the number may be another file's by now."""
+        descriptor = self.descriptors[lane] if lane < len(self.descriptors) else -1
+        if descriptor >= 0 and self._is_ours(descriptor):
+            return descriptor
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     # -- the end --------------------------------------------------------------------------------------
@@ -191,7 +180,7 @@ class Hold:
         Instructions are left alone: workers that nobody hears any more may go on with them.
         """
         if self._pid == os.getpid():
-            for lane in range(1, len(self._lanes)):
+            for lane in range(1, len(self.descriptors)):
                 self._drop_lane(lane)
         self.close()
 
@@ -201,8 +190,12 @@ class Hold:
             self.punch(lane, start, end - start)
 
     def close(self) -> None:
-        """Close the files in this process."""
-        _close(self._lanes)
+        """Close the files in this process; to be repeated where it was interrupted."""
+        self.descriptors[:] = filter(self._is_ours, self.descriptors)  # a daemon may have closed some
+        close_all(self.descriptors)
+
+    def _is_ours(self, descriptor: int) -> bool:
+        return descriptor not in self._identities or _identity(descriptor) == self._identities[descriptor]
 
 
 class Copy:
@@ -241,8 +234,8 @@ class Berth:
     def __init__(self, hold: Hold, lane: int, start: int) -> None:
         self._hold = hold
         self.lane = lane
-        self._start = start
-        self._next = start
+        self._start = self._next = start
+        self._end = start + BERTH
 
     def stow(self, buffers: Sequence[Any]) -> list[Extent]:
         """Write buffers; return where each of them is.
@@ -280,38 +273,55 @@ class Berth:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit != resource.RLIM_INFINITY and end > limit:
             raise NoRoom("the size of files is limited (ulimit -f)")
-        if end > self._start + BERTH:
+        if end > self._end:
             raise NoRoom(f"it is more than {BERTH >> 30} GiB")
 
     def empty(self) -> None:
-        """Give back all that it was used for."""
-        self._hold.punch(self.lane, self._start, BERTH)
+        """Give back all that it was used for, and was not handed on."""
+        self._hold.punch(self.lane, self._start, self._end - self._start)
+
+    def hand_on(self, extents: Sequence[Extent]) -> None:
+        """Note that some of what is in there is somebody else's from now on, and all that was there before."""
+        self._start = max(self._start, *(offset + _whole_pages(size) for offset, size in extents))
 
 
-def _nameless_file() -> int:
+class _Refused(Exception):
+    """The system makes no more files of this kind."""
+
+
+def _add_file(noted: list[int]) -> None:
+    """Make a file without a name; its descriptor is added in the same call into C (see `_descriptors`)."""
+    before = len(noted)
+    for make, *arguments in _ways():
+        with suppress(OSError):
+            noted.extend(map(make, *((each,) for each in arguments)))
+        if len(noted) > before:
+            break
+    else:
+        raise _Refused
+    if _is_one_of_the_last(keep_above_stdio(noted)):
+        any(map(os.close, map(noted.pop, (-1,))))
+        raise _Refused
+
+
+def _ways() -> list[tuple[Any, ...]]:
+    """Return the calls that make a file, the best first; each may be forbidden, or unknown to the kernel."""
+    ways: list[tuple[Any, ...]] = []
     if hasattr(os, "memfd_create"):
-        with suppress(OSError):  # forbidden here, or an old kernel
-            return above_stdio(os.memfd_create("taylorism-hold"))
-    return _file_of_shm()
-
-
-def _file_of_shm() -> int:
-    if not hasattr(os, "O_TMPFILE"):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    return above_stdio(os.open(_SHM, os.O_TMPFILE | os.O_RDWR, 0o600))
+        ways.append((os.memfd_create, "taylorism-hold"))
+    if hasattr(os, "O_TMPFILE"):
+        ways.append((os.open, _SHM, os.O_TMPFILE | os.O_RDWR, 0o600))
+    return ways
 
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _spare(descriptor: int) -> int:
-    """Return a descriptor, unless it is one of the last: half of them are left to the program."""
+def _is_one_of_the_last(descriptor: int) -> bool:
+    """Whether a descriptor is one of those that are left to the program, half of them."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit != resource.RLIM_INFINITY and descriptor >= limit // 2:
-        os.close(descriptor)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return descriptor
+    return limit != resource.RLIM_INFINITY and descriptor >= limit // 2
 
 
 def _whole_pages(size: int) -> int:
@@ -335,9 +345,3 @@ def _gaps(leases: Iterable[Lease]) -> Iterator[Extent]:
         start = lease.offset + _whole_pages(lease.size)
     yield start, _LONGEST
 
-
-def _close(lanes: list[_Lane]) -> None:
-    while lanes:
-        lane = lanes.pop()
-        if lane.intact:
-            os.close(lane.descriptor)

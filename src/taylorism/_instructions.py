@@ -2,6 +2,9 @@
 
 The common part is pickled once for all the sets of a call, each individual part by itself: a large common value is
 sent and held once, and a set that cannot be rebuilt in the listener is charged to that set alone.
+
+A shared array among them is sent as a handle on its memory, never as its values: what a worker writes to it would
+be lost. Who sends keeps the memory until the work is done, because main may let go of the array meanwhile.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from taylorism._errors import BadInstructions, InstructionsNotPicklable, UnequalLengths, describe
+from taylorism._handles import by_handle
 
-__all__ = ["check_names", "deal", "gathered", "pack", "pack_one", "unpack", "unpack_common"]
+__all__ = ["Packed", "check_names", "deal", "gathered", "pack", "pack_one", "unpack", "unpack_common"]
 
 
 def gathered(individual: Any) -> list[dict[str, Any]]:
@@ -86,13 +90,27 @@ def check_names(instructions: Any, which: str) -> None:
             )
 
 
+class Packed(list[bytes]):
+    """The pickles of the common part and of each set.
+
+    Attributes
+    ----------
+    handed : dict of int to tuple of object
+        The shared memory that a pickle has handles on, to be kept while it may be looked for, by its place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed: dict[int, tuple[object, ...]] = {}
+
+
 def _dumped(value: object) -> bytes:
     return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def pack(
     common: Mapping[str, Any], sets: Sequence[dict[str, Any]], dump: Callable[[object], bytes] = _dumped
-) -> list[bytes]:
+) -> Packed:
     """Pickle the common part, then each set.
 
     Parameters
@@ -105,12 +123,18 @@ def pack(
     InstructionsNotPicklable
         Names the attribute and the cause.
     """
-    return [pack_one(dict(common), "common", dump), *(pack_one(each, dump=dump) for each in sets)]
+    packed, which = Packed(), "common"
+    with by_handle() as handed:
+        for instructions in (dict(common), *sets):
+            packed.append(_pickled(instructions, which, dump))
+            which = "individual"
+            if handed:
+                packed.handed[len(packed) - 1] = tuple(handed)
+                handed.clear()
+    return packed
 
 
-def pack_one(
-    instructions: dict[str, Any], which: str = "individual", dump: Callable[[object], bytes] = _dumped
-) -> bytes:
+def pack_one(instructions: dict[str, Any]) -> bytes:
     """Pickle one dict of instructions.
 
     Raises
@@ -118,6 +142,13 @@ def pack_one(
     InstructionsNotPicklable
         Names the attribute and the cause.
     """
+    with by_handle():
+        return _pickled(instructions)
+
+
+def _pickled(
+    instructions: dict[str, Any], which: str = "individual", dump: Callable[[object], bytes] = _dumped
+) -> bytes:
     try:
         return dump(instructions)
     except Exception as trouble:

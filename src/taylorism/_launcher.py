@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from taylorism import _blame, _errors, _hiring
+from taylorism import _blame, _hiring
+from taylorism._batches import Batches
 from taylorism._court import Court
 from taylorism._crew import Crew
 from taylorism._ledger import Flow, Job, Ledger
@@ -24,8 +25,6 @@ __all__ = ["Launcher"]
 #: workers that are hired before the first of them is started: after each fork, a hire copies the pages that it
 #: looks at, so that the first hire of a turn costs several times what the others do
 TOGETHER = 8
-#: what another trial would only say again
-_HOPELESS = (_errors.NoAdequateWorker, _errors.DuplicateName, _errors.BadOption)
 
 
 class _Hired(NamedTuple):
@@ -41,7 +40,7 @@ class Launcher:
     ----------
     setup : Setup
         What main has said.
-    ledger, crew, upstream, court
+    ledger, crew, upstream, court, batches
         Of the listener.
 
     Attributes
@@ -51,13 +50,14 @@ class Launcher:
     """
 
     def __init__(
-        self, setup: Setup, ledger: Ledger, crew: Crew, upstream: Upstream, court: Court
+        self, setup: Setup, ledger: Ledger, crew: Crew, upstream: Upstream, court: Court, batches: Batches
     ) -> None:
         self._setup = setup
         self._ledger = ledger
         self._crew = crew
         self._upstream = upstream
         self._court = court
+        self._batches = batches
         self.crowded = False
 
     @property
@@ -69,7 +69,8 @@ class Launcher:
 
         What was not started, and was not charged with that, is pending again, in order.
         """
-        left, started = deque(chosen), 0
+        left, started = deque(self._batches.place(list(chosen))), 0
+        total = len(left)
         while left and self._may_go_on:
             hired = self._hire(left)
             started += self._start(hired)
@@ -77,7 +78,7 @@ class Launcher:
             left.extendleft(each.job for each in reversed(hired))
         if left:
             self._ledger.give_back(list(left))
-        return started == len(chosen)
+        return started == total
 
     def _send_home(self, hired: Iterable[_Hired]) -> None:
         for each in hired:
@@ -94,7 +95,7 @@ class Launcher:
                 hired.append(self._hire_one(job))
             except BaseException as error:
                 job.trials += 1
-                self._court.charge_job(job, error, again=not isinstance(error, _HOPELESS))
+                self._court.charge_job(job, error, again=not isinstance(error, _hiring.HOPELESS))
         return hired
 
     def _hire_one(self, job: Job) -> _Hired:

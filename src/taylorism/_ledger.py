@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from taylorism._errors import DuplicateName, SchedulerError, quote
 from taylorism._messages import Failure, Signal
@@ -35,7 +35,7 @@ from taylorism._policy import Policy
 from taylorism._queues import Listed, PendingQueue
 from taylorism._shares import Granted
 
-__all__ = ["Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
+__all__ = ["Common", "Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
 
 #: what a scheduler adds to the sets that it launches
 _MARKS = ("scheduler_ticket", "scheduler_hooks")
@@ -87,6 +87,13 @@ _ORDERS: dict[Signal, tuple[Intake | None, Flow | None, Todo]] = {
 }
 
 
+class Common(NamedTuple):
+    """The part of the instructions that some sets have in common, pickled, under a number of its own."""
+
+    number: int
+    packed: bytes
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """A set of instructions that is not settled yet.
@@ -99,11 +106,28 @@ class Job:
         What its worker is made of.
     trials : int
         Launches so far.
+    common, packed : Common and bytes, or None
+        Its instructions as main has packed them, if they may be sent on like that.
+    call : bool
+        Whether it has a future, which is told of its failure: that stops nothing.
+    loaded : dict or None
+        Its instructions as they came, where something in them is big: it is kept as long as they may be sent on.
     """
 
     number: int
     instructions: dict[str, Any]
     trials: int = 0
+    common: Common | None = None
+    packed: bytes | None = None
+    call: bool = False
+    loaded: dict[str, Any] | None = None
+
+    def changes(self) -> dict[str, Any] | None:
+        """Return how its instructions differ from what came, to be sent on as it came; None for small ones."""
+        before, now = self.loaded, self.instructions
+        if before is None or self.packed is None or before.keys() - now.keys():
+            return None
+        return {key: value for key, value in now.items() if key not in before or before[key] is not value}
 
     @property
     def name(self) -> str:
@@ -236,6 +260,17 @@ class Ledger:
         self._listed.keep(self._noted(jobs[len(launch) :]))
         return jobs[: len(launch)]
 
+    def more(self, most: int) -> list[Job]:
+        """Return what may run in the place of a worker that has done, without a decision of its own."""
+        if self.queue is None or self.flow is not Flow.WORKING:
+            return []
+        return [self._jobs.pop(id(each)) for each in self.queue.more(most)]
+
+    @property
+    def waiting(self) -> int:
+        """How many sets wait for a decision."""
+        return len(self._jobs)
+
     def _known(self, taken: list[dict[str, Any]], scheduler: Any) -> list[Job]:
         try:
             return [self._jobs.pop(id(each)) for each in taken]
@@ -301,11 +336,12 @@ class Ledger:
             return Sentence.STOP
         if again and job.trials < self.policy.max_trials and self.flow is not Flow.STOPPED:
             return Sentence.RETRY
-        return Sentence.STOP if self.policy.stops else Sentence.GO_ON
+        return Sentence.STOP if self.policy.stops and not job.call else Sentence.GO_ON
 
     def try_again(self, job: Job, name: str | None, now: float) -> float:
         """Have a job that failed launched again, under the name that its worker had; return in how many seconds."""
         delay = self.policy.delay(job.trials)
+        job.packed = None
         if name is not None:
             job.instructions["name"] = name
         if delay > 0:

@@ -5,6 +5,9 @@ handler that interrupts their holder would wait for ever. A section that must no
 entry in a dict, which is one operation of the interpreter; who finds it claimed goes away, because the holder will
 see what he came for before it leaves. The claims are written such that an exception out of a handler cannot
 leave one behind: they are released by operations that the interpreter does not interrupt.
+
+Nor may it leave a process or a descriptor behind. A link is in `_alive` before it has any, and until the last is
+closed: what an exception has left undone there is done by the next call, the next Boss or the end of the program.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import socket
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from taylorism import _channel, _exits, _freight, _instructions, _listener, _process, _streams, _tree
 from taylorism._channel import Channel, ChannelClosed
+from taylorism._descriptors import close_all
 from taylorism._errors import TaylorismError
 from taylorism._hold import Berth, Hold
 from taylorism._messages import Cancel, NewSets, Order, Signal
@@ -30,6 +36,14 @@ __all__ = ["Link"]
 
 _log = logging.getLogger("taylorism")
 
+#: what is logged where the system has nothing to make a `Hold` of
+_NO_HOLD = (
+    "big reports and instructions take the pipe: this system has no shared memory without a name (memfd, or a file "
+    "in /dev/shm), or too few descriptors are left"
+)
+#: what was logged so far
+_said: set[str] = set()
+
 #: seconds after which a waiting main looks again by itself: a signal handler may have read what it waits for
 _TICK = 1.0
 #: the same with other threads of main waiting
@@ -39,23 +53,18 @@ _MARGIN = 5.0
 #: seconds for which the end of a forgotten Boss may hold up the main program
 _BRIEFLY = 0.2
 
+#: the number of requests whose answers nobody waits for
+_UNHEARD = -1
+
 #: after which the listener takes no more instructions
 _CLOSING = (Signal.END, Signal.STOP, Signal.STOP_LISTENING, Signal.STOP_RIGHTNOW)
-
-#: what is logged where the system has nothing to make a `Hold` of
-_NO_HOLD = (
-    "big reports and instructions take the pipe: this system has no shared memory without a name (memfd, or a file "
-    "in /dev/shm), or too few descriptors are left"
-)
-#: what was logged so far
-_said: set[str] = set()
 
 #: the ties of this process that are not undone; strong, for a Boss may be forgotten with work to be finished
 _alive: list[Link] = []
 
 
 class Link:
-    """The tie to a listener, which is started here.
+    """The tie to a listener. Holds no resource of the system before `start`.
 
     Parameters
     ----------
@@ -85,12 +94,9 @@ class Link:
         policy: Policy,
         start_method: str,
     ) -> None:
-        _sweep()
         self._pid = os.getpid()
         self._grace = policy.stop_grace
-        self._hold = Hold.new()
-        if self._hold is None:
-            _say_once(logging.DEBUG, _NO_HOLD)
+        self._hold = Hold()
         self.results = Results(policy.on_error, self._hold)
         self._numbers = itertools.count()
         self._requests = itertools.count()
@@ -100,45 +106,75 @@ class Link:
         self._waiting = 0
         self._kill_at = float("inf")
         self._ending = False
-        self._forgotten = False
+        self._user: Callable[[], object] = _somebody
         self.on_close: Callable[[], object] = _nothing
-        self._channel, other = Channel.pair()
-        setup = Setup(other, self._pid, scheduler, shared, verbose, maxlenreport, policy, hold=self._hold)
-        self.process: Any = self._listener(start_method, setup)
+        self._sockets: list[socket.SocketType] = []
         self._watches: list[int] = []
-        try:
-            self._start()
-        finally:
-            other.close()
+        self._channel = Channel()
+        self._setup = Setup(
+            Channel(), self._pid, scheduler, shared, verbose, maxlenreport, policy, hold=self._hold
+        )
+        self.process: Any = self._listener(start_method)
 
-    def _listener(self, start_method: str, setup: Setup) -> Any:
+    def _listener(self, start_method: str) -> Any:
         if start_method == "fork":
-            return _process.ForkedProcess(lambda: self._become_listener(setup))
-        return _process.ContextProcess(start_method, _listener.serve, setup)
+            return _process.ForkedProcess(self._become_listener)
+        return _process.ContextProcess(start_method, _listener.serve, self._setup)
 
-    def _become_listener(self, setup: Setup) -> None:
+    def _become_listener(self) -> None:
         """In the fork: let go of main's ends, then be the listener."""
+        self._hold = Hold()  # that of the setup stays open
         for link in _alive:
             link._close()
-        self._channel.close()
-        _listener.serve(setup)
+        _listener.serve(self._setup)
 
-    def _start(self) -> None:
-        _streams.flush_quietly()
+    def start(self, user: object = None) -> None:
+        """Start the listener; whatever is raised meanwhile, it leaves nothing behind.
+
+        Parameters
+        ----------
+        user : object, optional
+            The tie is forgotten as soon as this is.
+
+        Raises
+        ------
+        OSError
+            The system refuses a process or a descriptor.
+        """
+        _sweep()
+        if user is not None:
+            self._user = weakref.ref(user)
         try:
-            self.process.start()
-            _process.watch(self.process.pid, self._watches)
             _alive.append(self)
             _exits.before_leaving(_finish_all)
+            self._tie()
         except BaseException:
-            self.process.kill()
-            self.process.join(_MARGIN)
-            self._close()
+            self._user = _nothing
+            self._end()
             raise
+
+    def _tie(self) -> None:
+        _streams.flush_quietly()
+        if not self._hold.open():
+            _say_once(logging.DEBUG, _NO_HOLD)
+        self._channel, self._setup.channel = Channel.pair(self._sockets)
+        self.process.start()
+        self._setup.channel.close()
+        _process.watch(self.process.pid, self._watches)
+
+    @property
+    def _tied(self) -> bool:
+        """Whether there is anything left to undo, by this process."""
+        return self._pid == os.getpid() and self in _alive
+
+    @property
+    def _forgotten(self) -> bool:
+        """Whether nobody will ask for anything any more."""
+        return self._user() is None
 
     # -- sending --------------------------------------------------------------------------------------
 
-    def pack(self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> list[bytes]:
+    def pack(self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> _instructions.Packed:
         """Pickle sets of instructions, with what is big in them in the hold.
 
         Raises
@@ -146,19 +182,13 @@ class Link:
         InstructionsNotPicklable
             Names the attribute and the cause.
         """
-        berth = self._hold.own_berth() if self._hold is not None and sets and not self.closed else None
+        berth = None if self.closed or not sets else self._hold.own_berth()
         try:
-            return _instructions.pack(common, sets, lambda value: self._dump(value, berth))
+            return _instructions.pack(common, sets, lambda value: _dumped(value, berth))
         except BaseException:
             if berth is not None:
                 berth.empty()
             raise
-
-    def _dump(self, value: object, berth: Berth | None) -> bytes:
-        packed, trouble = _freight.dump(value, berth)
-        if trouble:
-            _say_once(logging.WARNING, _freight.REMARK % ("instructions take", trouble))
-        return packed
 
     def send(self, head: object, segments: Iterable[Any] = ()) -> None:
         """Send an order; a listener that is gone takes none, and that is no error here.
@@ -180,31 +210,47 @@ class Link:
             self.receive()  # what a listener that hangs up has still said
 
     def order(
-        self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]], packed: Sequence[bytes]
+        self,
+        common: Mapping[str, Any],
+        sets: Sequence[dict[str, Any]],
+        packed: Sequence[bytes],
+        calls: bool = False,
     ) -> list[int]:
-        """Send sets of instructions, and return their numbers; none is taken once the end was ordered."""
+        """Send sets of instructions, and return their numbers; none is taken once the end was ordered.
+
+        What comes of `calls` is no record: see `Results.outcomes`.
+        """
         if self.closed or not sets:
             return []
         # One call into C, so that no other thread or handler can come in between: the numbers are in sequence.
         numbers = list(itertools.islice(self._numbers, len(sets)))
         assert numbers[-1] - numbers[0] == len(sets) - 1
         self._check_process()
+        self.results.hold(numbers, getattr(packed, "handed", {}))
+        if calls:
+            self.results.calls.update(numbers)
         # Sent, then expected: if a handler raises between the two, nothing is waited for that nobody knows of.
-        self._push(NewSets(range(numbers[0], numbers[-1] + 1)), packed)
+        self._push(NewSets(range(numbers[0], numbers[-1] + 1), calls), packed)
         self.results.expect(numbers, ({**common, **one} for one in sets), time.time())
         self._write_out()
         return numbers
 
-    def cancel(self, wanted: Sequence[int | str], timeout: float) -> tuple[int | str, ...] | None:
+    def cancel(
+        self, wanted: Sequence[int | str], timeout: float, pending_only: bool = False
+    ) -> tuple[int | str, ...] | None:
         """Have the listener cancel what is wanted, and wait for its answer; None where it has not come in time.
 
         With nothing wanted, it answers when it has told of all that has started or ended so far.
         """
         request, answers = next(self._requests), self.results.answers
-        self.send(Cancel(request, tuple(wanted)))
+        self.send(Cancel(request, tuple(wanted), pending_only))
         if not self.wait_until(lambda: request in answers, timeout):
             return None
         return answers.pop(request, ())
+
+    def withdraw(self, numbers: Sequence[int]) -> None:
+        """Have the listener cancel what of these is still pending; waits for no answer."""
+        self.send(Cancel(_UNHEARD, tuple(numbers), pending_only=True))
 
     def signal(self, signal: Signal) -> None:
         """Send one of the signals."""
@@ -310,22 +356,29 @@ class Link:
 
         If another thread is still reading or writing, the tie is undone by that one.
         """
-        if self._pid == os.getpid() and self._channel.fd >= 0:
+        if self._tied:
             self.process.join(timeout)
             if self.process.exitcode is not None:
                 self._exclusively("read", lambda: self._exclusively("write", self._close))
 
     def _close(self) -> None:
+        """Close all that is main's; to be repeated where it was interrupted."""
         self._channel.close()
-        if self._hold is not None:
-            self._hold.drop()
+        self._hold.drop()
         self.on_close()
         self.on_close = _nothing
-        while self._watches:
-            os.close(self._watches.pop())
+        close_all(self._watches)
         if self._pid == os.getpid():
+            for sock in self._sockets:  # the listener's end, too, where it was not started
+                sock.close()
             with suppress(ValueError):
-                _alive.remove(self)
+                _alive.remove(self)  # last: see the head of this module
+
+    def _end(self) -> None:
+        """End the listener, without grace, and undo the tie."""
+        self.process.kill()
+        self.process.join(_MARGIN)
+        self._close()
 
     def give_up(self) -> None:
         """Have the end of the program stop the work rather than wait for it: the user interrupted it."""
@@ -333,12 +386,22 @@ class Link:
 
     def drop(self) -> None:
         """Let go of a listener whose Boss is forgotten; what it was told to end, it ends."""
-        self._forgotten = True
-        if self._pid != os.getpid() or self._channel.fd < 0 or self._ending:
+        self._user = _nothing
+        try:
+            self._let_go()
+        except BaseException:  # the handler of the user's that raises here is told by the interpreter alone
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if not self._tied or (self._ending and not self.results.over):
+            return
+        if self._channel.fd < 0:
+            self._end()  # that was begun, and interrupted
             return
         self.signal(Signal.STOP_RIGHTNOW)
         if self.wait(_BRIEFLY):
-            self.close()
+            self.close(_BRIEFLY)
 
     def finish(self) -> None:
         """At the end of the program: finish what was told to end, stop the rest; always bounded by Ctrl-C."""
@@ -352,11 +415,12 @@ class Link:
         self._stop()
 
     def _stop(self) -> None:
-        if self._pid != os.getpid() or self._channel.fd < 0:
+        if not self._tied:
             return
         try:
-            self.signal(Signal.STOP_RIGHTNOW)
-            self.wait(self._grace + 2 * _MARGIN)
+            if self._channel.fd >= 0:
+                self.signal(Signal.STOP_RIGHTNOW)
+                self.wait(self._grace + 2 * _MARGIN)
         except BaseException:
             pass  # a second Ctrl-C: no more grace
         finally:
@@ -374,6 +438,13 @@ class Link:
             )
 
 
+def _dumped(value: object, berth: Berth | None) -> bytes:
+    packed, trouble = _freight.dump(value, berth)
+    if trouble:
+        _say_once(logging.WARNING, _freight.REMARK % ("instructions take", trouble))
+    return packed
+
+
 def _say_once(level: int, text: str) -> None:
     if text not in _said:
         _said.add(text)
@@ -384,11 +455,17 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _somebody() -> bool:
+    """Stand for a user that is not known."""
+    return True
+
+
 def _sweep() -> None:
     """Undo the ties of forgotten or finished Bosses whose listeners have ended meanwhile."""
-    for link in list(_alive):
-        ended = link._pid == os.getpid() and not link.process.is_alive()
-        if ended and (link._forgotten or link.results.over):
+    for link in [each for each in _alive if each._tied]:
+        if link._forgotten and not link._ending:
+            link.signal(Signal.STOP_RIGHTNOW)  # its `drop` may have been interrupted
+        if (link._forgotten or link.results.over) and not link.process.is_alive():
             link._close()
 
 

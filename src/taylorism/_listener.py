@@ -16,7 +16,7 @@ error gives up on a reader who takes nothing. There is a timeout only when somet
 
 Ctrl-C reaches the whole process group at once: main, us and the workers. What it means is main's to decide:
 failures that come within `VERDICT` seconds of a SIGINT are held until it has. (A worker that died of it is
-no error when main goes on to stop everything.)
+no error when main goes on to stop everything.) Where main has not come to it, on a busy machine, they wait on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import gc
 import logging
 import math
 import os
+import pathlib  # noqa: F401 - see below
 import select
 import signal
 import time
@@ -34,14 +35,13 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from taylorism import _blame, _errors, _freight, _instructions, _signals, _streams, _tree
+from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._court import Court
 from taylorism._crew import Crew, Member
-from taylorism._hold import Hold
 from taylorism._launcher import Launcher
-from taylorism._lease import Graves
-from taylorism._ledger import Intake, Job, Ledger, Todo
+from taylorism._ledger import Common, Intake, Job, Ledger, Todo
 from taylorism._messages import (
     Cancel,
     Cancelled,
@@ -56,10 +56,13 @@ from taylorism._messages import (
 )
 from taylorism._queues import PendingQueue
 from taylorism._setup import Setup
+from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
-from taylorism.schedulers import queue_of
 
 __all__ = ["serve"]
+
+# The listener and its workers import nothing after the fork. So what other modules import only when they need it,
+# and may need there, is imported here: `_cpus` its paths. Main imports us with its first Boss.
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05
@@ -67,10 +70,16 @@ ASK_AGAIN = 0.05
 PUZZLED = 30.0
 #: seconds for which failures wait for what main makes of a Ctrl-C
 VERDICT = 2.0
+#: the same where main is still at it, or waits for a cpu or a disk
+VERDICT_AT_MOST = 20.0
+#: seconds between two looks whether it is
+_GLIMPSE = 0.1
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
 ORPHANED_GRACE = 1.0
 
 _NEVER = float("inf")
+#: the same, in milliseconds
+_NAP = int(NAP * 1000)
 #: seconds between two remarks of that kind
 _LONG = 600.0
 #: milliseconds that a wait takes at most: the system cannot count to more than 24 days of them
@@ -99,6 +108,8 @@ def serve(setup: Setup) -> NoReturn:
     status = 1
     try:
         _tree.become_subreaper()
+        if setup.policy.quiet:
+            _streams.close_stderr()
         _streams.renew()
         _streams.empty_stdin()
         gc.freeze()  # the workers' collections would otherwise copy every page of main
@@ -127,18 +138,21 @@ class Listener:
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
         measured = bool(getattr(setup.scheduler, "measured", False))
-        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured, setup.hold)
-        self._graves = Graves()
-        self._remarked = False
-        queue = queue_of(setup.scheduler)
-        self._ledger = Ledger(setup.policy, queue=queue)
+        self._stowage = Stowage(setup.hold, _say_why_by_pipe)
+        self._crew = Crew(
+            self._poller, self._forget, shown, setup.policy, measured, setup.shared, self._stowage
+        )
+        self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
-        self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
-        self._clockless = _is_ours(setup.scheduler if queue is None else queue) and not measured
+        self._batches = Batches(
+            setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
+        )
+        self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
+        self._clockless = _is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()
-        self._verdict_due = 0.0
+        self._verdict_due = self._verdict_limit = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._cancelling: list[_Cancelling] = []
         self._finished = False
@@ -159,46 +173,67 @@ class Listener:
             self._take_orders()
             self._take_notices()
             self._note_the_dead()
-            self._give_back()
             self._enforce_deadlines()
             self._schedule()
             self._answer_cancels()
             self._report_the_end()
             self._upstream.flush(at_once=self._finished)
+            self._stowage.give_back(self._crew.living_forks)  # what was told holds on to workers
 
     # -- waiting --------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
+        self._see_to_verdict()
         due = self._next_due()
         left = None if due == _NEVER else min(_DAY, max(0, math.ceil((due - time.monotonic()) * 1000)))
-        self._ready = {fd for fd, _ in self._poller.poll(left)}
+        if self._batches.busy:
+            left = _NAP if left is None else min(_NAP, left)
+        self._ready = {fd for fd, _ in self._poller.poll(left)} | self._batches.ready()
 
     def _next_due(self) -> float:
         due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
+        due = min(due, self._batches.next_deadline)
         if self._news and self._may_ask:
             return 0.0
-        if self._verdict_due > 0 and self._deciding:
+        if self._deciding:
             return min(due, self._verdict_due)
+        if self._held:
+            return 0.0
         if not self._clockless and self._may_ask:
             return min(due, time.monotonic() + ASK_AGAIN)
         return due
 
+    def _see_to_verdict(self) -> None:
+        """Wait no more for what main makes of a Ctrl-C when it has had its time, and its turn.
+
+        Done before the system is asked what there is: what main has said before it went to sleep comes first.
+        """
+        now = time.monotonic()
+        if not self._verdict_due or now < self._verdict_due:
+            return
+        at_it = now < self._verdict_limit and self._upstream.main_is_busy()
+        self._verdict_due = now + _GLIMPSE if at_it else 0.0
+
     # -- signals and main -----------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
+        if self._upstream.main_is_gone(self._ready):
+            self._upstream.stop_watching()
+            self._be_orphaned()
         readable = self._signals.fd in self._ready
         if readable or self._signals.any:
             self._take_note_of(self._signals.drain(readable))
             self._ready.discard(self._signals.fd)
-        if self._upstream.main_is_gone(self._ready):
-            self._upstream.stop_watching()
-            self._be_orphaned()
 
     def _take_note_of(self, came: set[int]) -> None:
         if signal.SIGINT in came:
             self._verdict_due = time.monotonic() + VERDICT
-        for signum in came.intersection(_signals.ENDING):
-            self._court.charge_boss(SignalInterruptError(f"Signal {signum:d} was caught."))
+            self._verdict_limit = time.monotonic() + VERDICT_AT_MOST
+        # Without main, all is being stopped already, and there is nobody to tell. What follows a Ctrl-C is its
+        # doing: where main is itself a worker, his Boss has all below him stopped at once.
+        for signum in came.intersection(_signals.ENDING) if self._upstream.open else ():
+            error = SignalInterruptError(f"Signal {signum:d} was caught.")
+            self._court.charge_boss(error, aloud=not self._deciding)
 
     def _be_orphaned(self) -> None:
         """Stop everything, since main is dead or has let go of us."""
@@ -231,7 +266,8 @@ class Listener:
             return
         accepted: list[Job] = []
         refused: list[tuple[Job, BaseException]] = []
-        for job, broken in _unpacked(frame, self._load):
+        keep = self._setup.policy.reuses
+        for job, broken in _unpacked(frame, keep, self._stowage.load, keep and self._ledger.queue is not None):
             error = broken or self._objection(job)
             if error is None:
                 accepted.append(job)
@@ -242,9 +278,6 @@ class Listener:
             if self._ledger.intake is Intake.OPEN or not self._setup.policy.stops:
                 self._court.charge_job(job, error)
 
-    def _load(self, packed: Any) -> Any:
-        return _freight.load(packed, self._setup.hold, self._graves)
-
     def _objection(self, job: Job) -> BaseException | None:
         judge = getattr(self._setup.scheduler, "never_startable", None)
         known = self._clockless or self._ledger.queue is not None
@@ -253,10 +286,12 @@ class Listener:
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs."""
         wanted, found = set(order.wanted), set[int | str]()
+        self._batches.find(wanted)
         for job in self._ledger.withdraw(wanted):
             found |= job.callings
             self._court.settle(job, State.CANCELLED)
-        leaving = list(filter(self._court.may_be_cancelled, self._crew.called(wanted)))
+        running = [] if order.pending_only else self._crew.called(wanted)
+        leaving = list(filter(self._court.may_be_cancelled, running))
         for member in leaving:
             found |= {member.job.number, member.name}
             self._crew.stop_one(member, State.CANCELLED)
@@ -273,6 +308,7 @@ class Listener:
     def _obey(self, order: Signal) -> None:
         if order in (Signal.HALT, Signal.STOP, Signal.STOP_LISTENING):
             self._schedule()  # what was ordered before this comes first: RESUME, then STOP_LISTENING
+            self._batches.take_back_all()
         todo = self._ledger.obey(order)
         if todo is Todo.STOP_WORKERS:
             self._crew.stop()
@@ -285,55 +321,69 @@ class Listener:
     # -- notices and deaths ---------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
+        self._crew.supply(self._ready)
         for member in self._crew.heard(self._ready):
+            self._listen_to(member)
+        done, members = self._batches.heard(self._ready)
+        self._news = self._news or done
+        for member in members:
             self._listen_to(member)
 
     def _listen_to(self, member: Member, dead: bool = False) -> None:
         notice = self._crew.hear(member, dead)
-        if notice is None or member.sentence:
-            return  # what a worker says when it has had its time, or was cancelled, comes too late
+        if notice is None:
+            return
+        if member.sentence:  # what a worker says when it has had its time, or was cancelled, comes too late
+            self._stowage.hand_on(notice, "", member.berth, taken=False)
+            return
         if member.succeeded:
             self._note_report(member, notice)
+            if member.stays and not dead:
+                self._release(member)
         else:
-            member.spoke_first = not self._crew.stopping
+            member.spoke_first = self._undisturbed()
             self._unless_main_decides(member, self._court.charge_at_once)
 
     def _note_report(self, member: Member, notice: Frame) -> None:
         if self._setup.verbose:
             _blame.say(logging.INFO, "%s", notice.head.text)
         if not self._clockless and self._ledger.queue is None:
-            self._ledger.done(member.name, _opened(notice, self._setup.hold))
-        if notice.head.remark and not self._remarked:
-            self._remarked = True
-            _blame.say(logging.WARNING, _freight.REMARK, "reports take", notice.head.remark)
-        member.landed = self._upstream.open and not self._upstream.deaf
+            self._ledger.done(member.name, self._stowage.copied(notice.segments))
+        self._stowage.hand_on(notice, notice.head.remark, member.berth, self._upstream.takes)
         self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
+
+    def _release(self, member: Member) -> None:
+        """Have a worker that has done make room, whose process goes on."""
+        self._crew.release(member)
+        assert member.notice is not None
+        self._batches.learn(member.notice.head)
+        self._ledger.left(member.seat or member.name)
+        self._news, self._launcher.crowded = True, False
+        self._court.conclude(member)
 
     def _note_the_dead(self) -> None:
         for member in self._crew.reap() if self._signals.child_ended() or self._crew.winding_up else ():
             self._listen_to(member, dead=True)
             if member.notice is None and not member.sentence:
-                member.spoke_first = member.spoke_first or not self._crew.stopping
+                member.spoke_first = member.spoke_first or self._undisturbed()
             if self._crew.dismiss(member):
                 self._let_go(member)
 
     def _let_go(self, member: Member) -> None:
-        self._ledger.left(member.name)
+        self._ledger.left(member.seat or member.name)
         self._news, self._launcher.crowded = True, False
-        if member.succeeded:
+        if member.unbegun and not self._crew.stopping:
+            self._court.hand_back(member)
+        elif member.succeeded:
             self._court.conclude(member)
         else:
             self._unless_main_decides(member, self._court.conclude)
-
-    def _give_back(self) -> None:
-        """Give back the memory of big instructions that nobody can see any more."""
-        if self._graves and (living := self._crew.living_forks()) is not None:
-            self._graves.dig(living)
 
     def _enforce_deadlines(self) -> None:
         for member in self._crew.enforce():
             _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
+        self._news = self._batches.enforce(time.monotonic()) or self._news
         for member in self._crew.overdue():
             self._court.expire(member)
         for member in self._crew.overdrawn():
@@ -348,14 +398,15 @@ class Listener:
     @property
     def _deciding(self) -> bool:
         """Whether main has still to say what a Ctrl-C means."""
-        if not self._verdict_due or self._crew.stopping:
-            return False
-        return time.monotonic() < self._verdict_due
+        return self._verdict_due > 0 and not self._crew.stopping
+
+    def _undisturbed(self) -> bool:
+        """Whether who fails now does so by himself, rather than by a Ctrl-C or because everything is stopped."""
+        self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice
+        return not (self._crew.stopping or self._deciding)
 
     def _unless_main_decides(self, member: Member, note: Callable[[Member], None]) -> None:
-        self._take_signals()  # the Ctrl-C that made a worker fail may have come to us after its notice
         if self._deciding:
-            member.spoke_first = False
             self._held.append((member, note))
         else:
             note(member)
@@ -402,6 +453,8 @@ class Listener:
 
     def _report_the_end(self) -> None:
         settled = self._ledger.over and not self._held and not self._cancelling
+        if settled and self._setup.policy.reuses:
+            self._crew.retire()
         over = settled and self._crew.all_gone and self._signals.quiet
         if over and not self._finished:
             self._tell_over()
@@ -422,6 +475,10 @@ class Listener:
 # ---------------------------------------------------------------------------------------------------------
 
 
+def _say_why_by_pipe(why: str) -> None:
+    _blame.say(logging.WARNING, _freight.REMARK, "reports take", why)
+
+
 def _is_ours(asked: Any) -> bool:
     """Whether what is asked, a scheduler or its queue, is of this package, where none has a clock of its own."""
     if isinstance(asked, PendingQueue):
@@ -429,28 +486,37 @@ def _is_ours(asked: Any) -> bool:
     return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
-def _unpacked(frame: Frame, load: Callable[[Any], Any]) -> Iterator[tuple[Job, BaseException | None]]:
-    """Yield a job for each set that main sent, with what is wrong where it does not load."""
+def _unpacked(
+    frame: Frame, keep: bool, load: Callable[[Any], Any], stays: bool
+) -> Iterator[tuple[Job, BaseException | None]]:
+    """Yield a job for each set that main sent, with what is wrong where it does not load.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether it is to be sent on as it came.
+    load : callable
+        Loads what main has packed.
+    stays : bool
+        Whether no scheduler of the user's may change it within, so that what is big need not be packed again.
+    """
     common: dict[str, Any] = {}
     broken: Exception | None = None
     try:
         common = _instructions.unpack_common(frame.segments[0], load)
     except Exception as trouble:
         broken = trouble
+    shared = Common(frame.head.numbers[0], bytes(frame.segments[0])) if keep else None
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
-            job, error = Job(number, _instructions.unpack(common, packed, load)), broken
+            instructions, calls = _instructions.unpack(common, packed, load), frame.head.calls
+            job = Job(number, instructions, common=shared, packed=bytes(packed) if keep else None, call=calls)
+            if stays and (_freight.is_bill(packed) or _freight.is_bill(frame.segments[0])):
+                job.loaded = dict(instructions)
+            error = broken
         except Exception as trouble:
-            job, error = Job(number, {}), broken or trouble
+            job, error = Job(number, {}, call=frame.head.calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
-
-
-def _opened(notice: Frame, hold: Hold | None) -> Any:
-    """Load a report for a scheduler of the user's; main will say what is wrong with one that does not load."""
-    try:
-        return _freight.load_copy(notice.segments, hold)
-    except Exception:
-        return None
 
 
 def _packed(instructions: dict[str, Any]) -> bytes:

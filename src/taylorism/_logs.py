@@ -12,7 +12,7 @@ import string
 
 from taylorism._descriptors import above_stdio
 
-__all__ = ["paths", "redirect", "sizes", "tail"]
+__all__ = ["logged", "paths", "redirect", "sizes", "tail"]
 
 #: what stays as it is in a file name; everything else is written as in a URL, so that no two names meet
 _SAFE = frozenset(string.ascii_letters + string.digits + "-_.,=+@ ()[]")
@@ -21,6 +21,9 @@ _LONGEST = 200
 #: lines, and bytes, that a failure quotes from the end of a log
 _LINES = 10
 _BYTES = 4000
+
+#: whether what this process writes goes to such files
+_redirected = False
 
 
 def paths(directory: str, name: str) -> tuple[str, str]:
@@ -61,11 +64,18 @@ def redirect(directory: str, name: str) -> None:
     OSError
         A file cannot be opened.
     """
+    global _redirected
+    _redirected = True
     for descriptor, path in enumerate(paths(directory, name), start=1):
         # Not at 1 or 2 itself, should they be closed: it would be closed again right here.
         fd = above_stdio(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
         os.dup2(fd, descriptor)
         os.close(fd)
+
+
+def logged() -> bool:
+    """Whether descriptors 1 and 2 of this process are the files of a worker."""
+    return _redirected
 
 
 def sizes(directory: str, name: str) -> tuple[int, int]:

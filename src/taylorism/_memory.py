@@ -11,16 +11,20 @@ import math
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from taylorism._cpus import (
     Environment,
+    at,
     cgroup_directories,
     one_node_of_pbs,
     read_text,
     slurm_cpus,
     slurm_sharers,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "MIB",
@@ -203,7 +207,7 @@ def missing(root: str | Path = "/") -> list[str]:
 
 def _meminfo(key: str, root: str | Path) -> float | None:
     """Return a line of ``/proc/meminfo`` in MiB, None when it is not there."""
-    text = read_text(Path(root, "proc/meminfo"))
+    text = read_text(at(root, "proc/meminfo"))
     match = re.search(rf"^{key}:\s*(\d+) kB$", text, re.MULTILINE)
     return int(match.group(1)) / 1024 if match else None
 
@@ -244,7 +248,7 @@ def _limit(path: Path) -> float:
 # ---------------------------------------------------------------------------------------------------------
 
 #: a size, with the unit that Slurm ("4G") or PBS ("4gb") write
-_SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)b?\s*", re.IGNORECASE)
+_SIZE = r"(?i)\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)b?\s*"  # compiled when there is something to match
 _UNITS = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 
@@ -253,7 +257,7 @@ def _size(text: str | None, plain: float) -> float:
 
     ``plain`` is the MiB of one unit of a number without a unit.
     """
-    match = _SIZE.fullmatch(text or "")
+    match = re.fullmatch(_SIZE, text or "")
     size = float(match.group(1)) * _UNITS.get(match.group(2).lower(), plain) if match else 0.0
     return size or math.inf
 
@@ -282,7 +286,7 @@ def _pbs_memory(environ: Environment, root: str | Path) -> float:
 # ---------------------------------------------------------------------------------------------------------
 
 #: the lines of ``smaps_rollup`` that are one process's own, in KiB
-_OWN = re.compile(rb"^(?:Private_Clean|Private_Dirty|Private_Hugetlb|Swap):\s*(\d+) kB$", re.MULTILINE)
+_OWN = rb"(?m)^(?:Private_Clean|Private_Dirty|Private_Hugetlb|Swap):\s*(\d+) kB$"
 
 
 def anonymous() -> float | None:
@@ -311,6 +315,6 @@ def private(pid: int) -> float:
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            return sum(map(int, _OWN.findall(file.read()))) / 1024
+            return sum(map(int, re.findall(_OWN, file.read()))) / 1024
     except OSError:  # ended meanwhile, or another user's
         return 0.0

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "Cancel",
     "Cancelled",
+    "Done",
     "End",
     "Event",
     "Failure",
@@ -25,12 +26,15 @@ __all__ = [
     "Order",
     "Over",
     "Outcome",
+    "Several",
     "Signal",
     "Snapshot",
     "Start",
     "State",
     "WorkerDone",
     "WorkerFailed",
+    "from_wire",
+    "to_wire",
 ]
 
 
@@ -65,9 +69,12 @@ class NewSets:
     ----------
     numbers : sequence of int
         The number of each set, by which it is known from then on.
+    calls : bool
+        Whether the caller has a future for each: a failure is told there, and stops nothing.
     """
 
     numbers: Sequence[int]
+    calls: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,13 @@ class Cancel:
         The number of this order, for the answer.
     wanted : tuple of int and str
         What the user named.
+    pending_only : bool
+        Whether what runs is left to run.
     """
 
     request: int
     wanted: tuple[int | str, ...]
+    pending_only: bool = False
 
 
 class Outcome(Enum):
@@ -119,6 +129,8 @@ class Notice:
 
     Attributes
     ----------
+    hopeless : bool
+        Whether another trial would only fail again.
     remark : str
         Why a big report came through the pipe.
     """
@@ -126,7 +138,31 @@ class Notice:
     outcome: Outcome
     text: str = ""
     failure: Failure | None = None
+    hopeless: bool = False
     remark: str = ""
+
+
+class Done(NamedTuple):
+    """Notice of a worker whose process may have others to run: its task ended well. Segments: as in `Notice`.
+
+    `began` and `ended` in seconds since the epoch, `user` and `system` in seconds of processor time, `peak` in KiB,
+    of the process so far.
+    """
+
+    stays: bool
+    name: str
+    began: float
+    ended: float
+    user: float
+    system: float
+    peak: int
+    text: str = ""
+    remark: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """See `Notice`."""
+        return Outcome.REPORT
 
 
 @dataclass(frozen=True)
@@ -209,6 +245,14 @@ class Movements:
     moves: tuple[Start | End, ...]
 
 
+class Several(NamedTuple):
+    """Event: short workers, one after the other in one process, have done. Segment: their records (`_channel`)."""
+
+    pid: int
+    ticket: int | None
+    trials: int = 1
+
+
 @dataclass(frozen=True)
 class Cancelled:
     """Event: the answer to `Cancel`, when what was wanted is cancelled.
@@ -243,4 +287,39 @@ class Over:
     stopped: tuple[str, ...] = ()
 
 
-Event = Hello | Movements | WorkerDone | WorkerFailed | Cancelled | Snapshot | Over
+def to_wire(event: Event) -> object:
+    """Return what is pickled for an event: plain tuples for those of which each worker has some.
+
+    To pickle an instance, or load it, looks up its class by name; in the listener, between two forks, that copies
+    pages.
+    """
+    if isinstance(event, (WorkerDone, Several)):
+        return tuple(event)
+    if isinstance(event, Movements):
+        return [_flat(move) for move in event.moves]
+    return event
+
+
+def from_wire(head: object) -> object:
+    """Return the event that was sent as `head`."""
+    if isinstance(head, tuple):
+        return WorkerDone(*head) if len(head) == len(WorkerDone._fields) else Several(*head)
+    if isinstance(head, list):
+        return Movements(tuple(map(_move, head)))
+    return head
+
+
+def _flat(move: Start | End) -> tuple[Any, ...]:
+    if isinstance(move, Start):
+        return tuple(move)
+    return (*move[:-1], None if move.start is None else tuple(move.start))
+
+
+def _move(flat: tuple[Any, ...]) -> Start | End:
+    if len(flat) == len(Start._fields):
+        return Start._make(flat)
+    *rest, start = flat
+    return End._make((*rest, None if start is None else Start._make(start)))
+
+
+Event = Hello | Movements | WorkerDone | Several | WorkerFailed | Cancelled | Snapshot | Over

@@ -8,9 +8,12 @@ worker that died by SIGKILL while a count rose was hardly killed by somebody els
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from taylorism._cpus import cgroup_directories, read_text
+from taylorism._cpus import at, cgroup_directories, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["kills"]
 
@@ -21,5 +24,5 @@ def kills(root: str | Path = "/") -> int:
     """Return how often the kernel has killed so far, added up over all that counts; 0 where nothing does."""
     groups = cgroup_directories("memory", root)
     files = [group / name for group in groups for name in ("memory.events", "memory.oom_control")]
-    texts = map(read_text, [Path(root, "proc/vmstat"), *files])
+    texts = map(read_text, [at(root, "proc/vmstat"), *files])
     return sum(int(count) for text in texts for count in _COUNT.findall(text))

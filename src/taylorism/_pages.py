@@ -42,6 +42,15 @@ def _place_for(size: int) -> int | None:
     return -(-address // _HUGE) * _HUGE
 
 
+def _mapped_again(address: int, size: int) -> int:
+    """Map shared pages, from a page's beginning on, a second time; return where."""
+    # Linux: an old size of 0 leaves the old mapping in place. 1 is MREMAP_MAYMOVE.
+    remap = libc.mremap
+    remap.restype = ctypes.c_void_p
+    remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+    return check_mapped(remap(address, 0, size, 1), size)
+
+
 class Pages:
     """
     Pages of a file mapped into this process, for as long as this object or an array over it lives.
@@ -76,15 +85,31 @@ class Pages:
         address = libc.mmap(_place_for(size), size, protection, flags, descriptor, offset)
         return cls(check_mapped(address, size), size, writable=True)
 
-    def _describe(self, writable: bool) -> None:
+    @classmethod
+    def reading(cls, address: int, size: int) -> Pages:
+        """
+        Map bytes that are mapped shared already once more, to be read only; whoever mapped them.
+
+        Raises
+        ------
+        OSError, AttributeError
+            If they are not mapped shared, or the system cannot do so.
+        """
+        before = address % mmap.PAGESIZE
+        pages = cls(_mapped_again(address - before, before + size), before + size, writable=True)
+        pages.freeze()
+        pages._describe(writable=False, offset=before)
+        return pages
+
+    def _describe(self, writable: bool, offset: int = 0) -> None:
         # numpy keeps this object alive as the base of the arrays that it makes of this description.
         # It is no writable buffer, so that nobody can set `flags.writeable` of a read-only array
         # back to True.
         self.__array_interface__ = {
             "version": 3,
-            "shape": (self.size,),
+            "shape": (self.size - offset,),
             "typestr": "|u1",
-            "data": (self.address, not writable),
+            "data": (self.address + offset, not writable),
         }
 
     def gather(self) -> None:
@@ -115,9 +140,4 @@ class Pages:
         """Map the same pages, with which the file begins, once more."""
         if descriptor >= 0:
             return Pages.of(descriptor, 0, self.size)
-        # Linux: an old size of 0 leaves the old mapping in place. 1 is MREMAP_MAYMOVE.
-        remap = libc.mremap
-        remap.restype = ctypes.c_void_p
-        remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
-        address = remap(self.address, 0, self.size, 1)
-        return Pages(check_mapped(address, self.size), self.size, writable=True)
+        return Pages(_mapped_again(self.address, self.size), self.size, writable=True)

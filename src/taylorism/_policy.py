@@ -55,6 +55,10 @@ class Policy:
         Whether main shows how far the work is.
     memory_guard : {None, 'warn', 'stop'}
         What happens to a worker that uses far more memory than it has declared.
+    max_tasks_per_child : int or None
+        Workers that a process runs one after the other; None for any number.
+    quiet : bool
+        Whether nothing is said on standard error, neither in the listener nor in the workers.
     """
 
     on_error: str = "stop"
@@ -65,6 +69,13 @@ class Policy:
     log_dir: str | None = None
     progress: bool = False
     memory_guard: str | None = None
+    max_tasks_per_child: int | None = 1
+    quiet: bool = False
+
+    @property
+    def reuses(self) -> bool:
+        """Whether a process runs several workers."""
+        return self.max_tasks_per_child != 1
 
     @property
     def stops(self) -> bool:
@@ -112,6 +123,7 @@ def checked_policy(
     log_dir: str | os.PathLike[str] | None,
     progress: bool,
     memory_guard: str | None,
+    max_tasks_per_child: int | None,
 ) -> Policy:
     """Return the options as a `Policy`; the directory of the logs is made.
 
@@ -123,8 +135,7 @@ def checked_policy(
         The directory cannot be made or written to.
     """
     _demand(on_error in ("stop", "finish", "collect"), "on_error", on_error, "'stop', 'finish' or 'collect'")
-    whole = isinstance(max_trials, Integral) and not isinstance(max_trials, bool)
-    _demand(whole and max_trials >= 1, "max_trials", max_trials, "a whole number from 1 on")
+    _demand(_is_count(max_trials), "max_trials", max_trials, "a whole number from 1 on")
     _demand(_is_number(retry_delay, 0.0, True), "retry_delay", retry_delay, "seconds, 0 or more")
     limit = timeout is None or callable(timeout) or _is_number(timeout, 0.0)
     accepted = "seconds greater than 0, a callable that returns them for the instructions, or None"
@@ -133,6 +144,9 @@ def checked_policy(
     _demand(isinstance(progress, bool), "progress", progress, "True or False")
     guards = memory_guard is None or memory_guard in ("warn", "stop")
     _demand(guards, "memory_guard", memory_guard, "'warn', 'stop' or None")
+    tasks = max_tasks_per_child is None or _is_count(max_tasks_per_child)
+    accepted = "a whole number from 1 on, or None for any number"
+    _demand(tasks, "max_tasks_per_child", max_tasks_per_child, accepted)
     return Policy(
         on_error,
         int(max_trials),
@@ -142,6 +156,7 @@ def checked_policy(
         _checked_directory(log_dir),
         progress,
         memory_guard,
+        None if max_tasks_per_child is None else int(max_tasks_per_child),
     )
 
 
@@ -161,6 +176,11 @@ def check_travels(policy: Policy, start_method: str) -> None:
 def _demand(fine: bool, option: str, value: object, accepted: str) -> None:
     if not fine:
         raise BadOption(f"{option}={quote(value, 200)} makes no sense: give {accepted}.")
+
+
+def _is_count(value: object) -> bool:
+    """Whether `value` is a whole number from 1 on; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: object, above: float, or_equal: bool = False) -> bool:

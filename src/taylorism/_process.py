@@ -23,11 +23,12 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import starmap
 from typing import Any, NoReturn, Protocol
 
 from taylorism import _compat, _signals
-from taylorism._descriptors import above_stdio
+from taylorism._descriptors import keep_above_stdio
 
 __all__ = ["ContextProcess", "ForkedProcess", "Process", "in_words", "watch"]
 
@@ -77,13 +78,12 @@ def watch(pid: int, noted: list[int] | None = None) -> int | None:
     if not hasattr(os, "pidfd_open"):
         return None
     try:
-        opened.extend(map(os.pidfd_open, (pid,)))  # one call into C, as in `_channel`
+        opened.extend(map(os.pidfd_open, (pid,)))  # one call into C: see `_descriptors`
     except OSError as error:
         if error.errno is None:
             raise  # of a signal handler of the user's
         return None  # no such call in this kernel (before 5.3) or sandbox, or it has been reaped
-    opened[-1] = above_stdio(opened[-1])
-    return opened[-1]
+    return keep_above_stdio(opened)
 
 
 def in_words(exitcode: int | None) -> str:
@@ -128,6 +128,7 @@ class ForkedProcess:
         self._exitcode: int | None = None
         self._waited: list[tuple[int, int]] = []
         self._forked: list[int] = []
+        self._kept = False
 
     @property
     def pid(self) -> int | None:
@@ -145,8 +146,7 @@ class ForkedProcess:
         if _signals.children_inherit():
             self._fork()
         else:
-            with _signals.blocked():
-                self._fork()
+            _signals.while_blocked(self._fork)
         self._run = None
 
     def _fork(self) -> None:
@@ -197,14 +197,15 @@ class ForkedProcess:
 
     def _join_within(self, timeout: float) -> None:
         noted: list[int] = []
+        # Made beforehand, so that to close is one call into C: a handler may raise as a function of ours begins.
+        close = partial(any, map(os.close, noted))
         deadline = time.monotonic() + timeout
         try:
             fd = watch(self.pid or 0, noted)
             while self.exitcode is None and (left := deadline - time.monotonic()) > 0:
                 _pause(fd, left)
         finally:
-            for each in noted:
-                os.close(each)
+            close()
 
     def _reap(self, options: int) -> None:
         if self._exitcode is not None or self.pid is None or os.getpid() != self._parent:
@@ -226,9 +227,13 @@ class ForkedProcess:
         if not self._waited and self._exitcode is None:
             self._exitcode = 0  # main ignores SIGCHLD, or has reaped it: it is gone, and we cannot know how
 
+    def keep(self) -> None:
+        """Have it live on when what was started by it is let go of: it has others to run."""
+        self._kept = True
+
     def dispose(self) -> None:
         """Let go of it: one that has not ended within a moment is ended."""
-        if self.pid is None or self._exitcode is not None:
+        if self.pid is None or self._exitcode is not None or self._kept:
             return
         for end in (self.terminate, self.kill):
             self.join(_MOMENT)

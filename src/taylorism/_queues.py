@@ -72,6 +72,14 @@ class PendingQueue:
         """
         raise NotImplementedError
 
+    def more(self, most: int) -> list[Instructions]:
+        """Take out sets that may run one after the other in the place of one that runs, without being asked again.
+
+        They are for a process that runs several workers, and have no ticket of their own. A queue in which what may
+        start depends on more than a free slot gives none: that is the default.
+        """
+        return []
+
     def started(self, name: str, instructions: Instructions, now: float) -> None:
         """Note that a worker of that name has been hired for a set that was taken."""
 
@@ -164,6 +172,10 @@ class Fifo(PendingQueue):
         self._mark(workers, taken)
         return taken
 
+    def more(self, most: int) -> list[Instructions]:
+        """See `PendingQueue.more`."""
+        return [self._sets.popitem(last=False)[1] for _ in range(min(most, len(self._sets)))]
+
     def __len__(self) -> int:
         return len(self._sets)
 
@@ -193,6 +205,10 @@ class Limits:
         What may be held by one at a time.
     strict : bool
         Whether what is used has to stay below the capacity.
+    patient : bool
+        Whether what the first set waits for is kept for it. Else whoever fits may pass it, for ever.
+    dimensions : 1 or 2
+        How many things are limited.
     """
 
     rank: Callable[[Instructions], Any]
@@ -203,6 +219,8 @@ class Limits:
     mark: Callable[[Workers, list[Instructions], Demand], object]
     gate: Gate
     strict: bool = False
+    patient: bool = True
+    dimensions: int = 1
 
 
 class _Entry:
@@ -243,7 +261,7 @@ class Ranked(PendingQueue):
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._forest = Forest(strict=limits.strict)
+        self._forest = Forest(limits.dimensions, strict=limits.strict)
         self._entries: dict[int, _Entry] = {}
         self._back = self._front = 0
         self._parking = _Parking()
@@ -350,6 +368,8 @@ class Ranked(PendingQueue):
         if first.leaf is not None and turn.fits(first.demand, turn.free):
             self._reservation.lift()
             return first
+        if not self._limits.patient:
+            return _entry(self._forest.first_that_fits(turn.free))
         self._reservation.make(first, turn)
         if self._reservation.slots(turn) < 1:
             return self._brief(turn)

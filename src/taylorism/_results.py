@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from taylorism import _errors, _freight
+from taylorism import _channel, _errors, _freight
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._hold import Hold
@@ -23,11 +23,13 @@ from taylorism._messages import (
     Hello,
     Movements,
     Over,
+    Several,
     Snapshot,
     Start,
     State,
     WorkerDone,
     WorkerFailed,
+    from_wire,
 )
 from taylorism._process import in_words
 from taylorism._signals import ENDING
@@ -36,6 +38,8 @@ __all__ = ["Results", "View"]
 
 T = TypeVar("T")
 
+#: why the memory of a short worker is not known
+_SHARED = "its process ran many short workers, whose memory cannot be told apart"
 #: failing workers that the message of a `WorkersFailed` quotes
 _QUOTED = 10
 
@@ -117,26 +121,34 @@ class Results:
         What was ordered, by number.
     answers : dict
         What was cancelled, by the number of the request.
+    calls : set of int
+        The numbers of the sets that have a future.
+    outcomes : dict
+        What came of them, by number, until the futures are told: a word of `State`, and the value or exception.
     """
 
     def __init__(self, on_error: str = "stop", hold: Hold | None = None) -> None:
         self._on_error = on_error
         self._hold = hold
+        self._settled: set[Any] = set()  # the numbers of the events that have brought big reports
         self.fatal: BaseException | None = None
         self.over = False
         self.snapshot = False
         self.mark = ""
         self.views: dict[int, View] = {}
         self.answers: dict[int, tuple[int | str, ...]] = {}
+        self.calls: set[int] = set()
+        self.outcomes: dict[int, tuple[str, Any]] = {}
         self._failure: Failure | None = None
         self._failed: dict[int | None, tuple[str, BaseException]] = {}
         self._together: tuple[int, _errors.WorkersFailed] | None = None
-        self._records: dict[int, dict[str, Any]] = {}
+        self._records: dict[Any, dict[str, Any]] = {}
         self._stopped: tuple[str, ...] = ()
         self._pending: list[dict[str, Any]] = []
         self._in: dict[str, dict[int, None]] = {state: {} for state in _STATES}
         self._owners: dict[str, int] = {}
         self._open: dict[int, None] = {}
+        self._held: dict[int, tuple[object, ...]] = {}
 
     # -- what was ordered -----------------------------------------------------------------------------
 
@@ -147,6 +159,17 @@ class Results:
             view.expected, view.submitted = _seconds(instructions), now
             if isinstance(name, str) and "[" not in name:
                 self._call(view, name)
+
+    def hold(self, numbers: Iterable[int], handed: Mapping[int, tuple[object, ...]]) -> None:
+        """Keep the memory that sets have handles on until they are settled: main may have let go of it.
+
+        By their place in the order, as `_instructions.Packed` has it: the common part is first.
+        """
+        if not handed or self.over:
+            return
+        for place, number in enumerate(numbers, 1):
+            if kept := handed.get(0, ()) + handed.get(place, ()):
+                self._held[number] = kept
 
     def _view(self, number: int) -> View:
         """Return what is known of a set; nothing may be, where a handler raised while it was ordered."""
@@ -187,9 +210,11 @@ class Results:
 
     def note(self, number: int, frame: Frame) -> None:
         """Take in the event of that number."""
-        event = frame.head
-        if isinstance(event, tuple):
-            self._note_report(number, WorkerDone(*event), frame.segments)
+        event = from_wire(frame.head)
+        if isinstance(event, WorkerDone):
+            self._note_report(number, event, frame.segments)
+        elif isinstance(event, Several):
+            self._note_several(number, event, frame.segments[0])
         elif isinstance(event, Movements):
             self._note_movements(event)
         elif isinstance(event, WorkerFailed):
@@ -203,23 +228,50 @@ class Results:
         elif isinstance(event, Over):
             self._stopped = event.stopped
             self._pending = [_set(packed) for packed in frame.segments]
-            self.over = True
+            self._finish()
 
-    def _note_report(self, number: int, event: WorkerDone, segments: Sequence[Any]) -> None:
+    def _finish(self) -> None:
+        self.over = True
+        self._held.clear()
+
+    def _note_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
         """Open a report; one that does not open is a failure of its worker.
 
-        It is opened once: its memory may have been given back when this is done again. For the same reason, that
-        of one which does not open is kept until the end.
+        A big one is opened once: its memory may have been given back when this is done again. For the same reason,
+        that of one which does not open is kept until the end.
         """
         try:
-            if number not in self._records:
+            if number not in self._settled:
                 found = _errors.load_surely(lambda: _freight.loaded(segments, self._hold))
-                self._records[number] = {"name": event.name, "report": found.value}
-                found.settle()
+                self._keep(number, event, found.value)
+                self._settle(number, found)
         except _errors.NotLoadable as trouble:
             failure, error = _not_opened(event.name, trouble.__cause__ or trouble)
-            self._fail(failure, error, event.number, self._on_error == "stop")
+            stops = self._on_error == "stop" and event.number not in self.calls
+            self._fail(failure, error, event.number, stops)
         self._move(event.number, _LEAVING)
+
+    def _settle(self, number: Any, found: _freight.Loaded) -> None:
+        if found.uses:
+            self._settled.add(number)
+            found.settle()
+
+    def _keep(self, number: int, event: WorkerDone, report: object) -> None:
+        if event.number in self.calls:
+            self.outcomes[event.number] = State.DONE, report
+        else:
+            self._records[number] = {"name": event.name, "report": report}
+
+    def _note_several(self, number: int, event: Several, packed: Any) -> None:
+        """Take in what many short workers say; each step may be made twice."""
+        for place, record in enumerate(_channel.records(packed)):
+            which, name, began, ended, user, system, _, report = record
+            start = Start(which, name, event.pid, event.ticket, event.trials, began)
+            view = self._view(which)
+            self._note_start(view, start)
+            view.end = End(which, State.DONE, ended, None, user, system, None, _SHARED, event.trials, start)
+            self._note_report((number, place), WorkerDone(name, which), (report,))
+            self._move(which, view.end.state if which not in self._failed else State.FAILED)
 
     def _note_movements(self, event: Movements) -> None:
         for move in event.moves:
@@ -260,6 +312,9 @@ class Results:
                 self._in[other].pop(number, None)
         if state not in _UNSETTLED:
             self._open.pop(number, None)
+            self._held.pop(number, None)
+            if number in self.calls and state in (State.CANCELLED, State.STOPPED):
+                self.outcomes[number] = state, None
 
     def _note_failure(self, event: WorkerFailed, packed: Any) -> None:
         failure = event.failure
@@ -269,6 +324,8 @@ class Results:
 
     def _fail(self, failure: Failure, error: BaseException, number: int | None, stops: bool) -> None:
         self._failed[number] = (failure.name, error)
+        if number in self.calls:
+            self.outcomes[number] = State.FAILED, error
         if number in self.views:
             self._call(self.views[number], failure.name)
         if stops and self.fatal is None:
@@ -276,7 +333,7 @@ class Results:
 
     def listener_died(self, exitcode: int | None) -> None:
         """Note that nothing more will come, though the work was not over."""
-        self.over = True
+        self._finish()
         if exitcode is not None and -exitcode in ENDING:
             # It was told to end before it had learnt to do so in good order.
             error: BaseException = SignalInterruptError(f"Signal {-exitcode:d} was caught.")
@@ -293,14 +350,18 @@ class Results:
         """What has to be raised now."""
         if self.fatal is not None or not (self._failed and self._on_error == "finish" and self.settled):
             return self.fatal
-        if self._together is None or self._together[0] != len(self._failed):
-            self._together = len(self._failed), _together(self.errors)
-        return self._together[1]
+        counting = [number for number in list(self._failed) if number not in self.calls]
+        if counting and (self._together is None or self._together[0] != len(counting)):
+            self._together = len(counting), _together(self._errors_of(counting))
+        return self._together[1] if self._together else None
 
     @property
     def errors(self) -> dict[str, BaseException]:
         """The exceptions of the workers that failed, by name."""
-        failed = [(number, *what) for number, what in list(self._failed.items()) if number is not None]
+        return self._errors_of(list(self._failed))
+
+    def _errors_of(self, numbers: Iterable[int | None]) -> dict[str, BaseException]:
+        failed = [(number, *self._failed[number]) for number in numbers if number is not None]
         return _by_label((self._label(number, name), error) for number, name, error in failed)
 
     def _label(self, number: int | None, name: str | None) -> str:

@@ -124,7 +124,7 @@ _held: set[RobustLock] = set()
 def _forget_held() -> None:
     """In a forked child: the locks that the parent holds are not the child's."""
     for lock in _held:
-        lock._owner = None
+        lock._owner, lock._took_over = None, False
     _held.clear()
 
 
@@ -137,7 +137,7 @@ class RobustLock:
 
     It is used as the locks of multiprocessing are, and works as a context manager. If its holder
     dies, by SIGKILL or otherwise, the next one gets it, and is told so by a warning on the logger
-    ``taylorism``: what the lock protects may be half written.
+    ``taylorism`` and by `took_over`: what the lock protects may be half written.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class RobustLock:
     lock was taken.
     """
 
-    __slots__ = ("__weakref__", "_count", "_label", "_mutex", "_owner", "_pages", "_pthread")
+    __slots__ = ("__weakref__", "_count", "_label", "_mutex", "_owner", "_pages", "_pthread", "_took_over")
 
     def __init__(self, pages: Pages, label: str, *, fresh: bool) -> None:
         if _pthread is None:
@@ -167,6 +167,7 @@ class RobustLock:
         self._mutex = ctypes.c_void_p(pages.address)
         self._owner: object = None  # the token of the thread that holds it, if one of this process
         self._count = 0
+        self._took_over = False  # written by the holder alone
         if fresh:
             self._pthread.initialise(self._mutex)
 
@@ -219,8 +220,14 @@ class RobustLock:
         try:
             _held.discard(self)
         finally:  # which nothing can interrupt before it has unlocked
+            self._took_over = False
             self._owner = None  # now: after the unlock it is the next holder's
             self._pthread.unlock(self._mutex)
+
+    @property
+    def took_over(self) -> bool:
+        """Whether who holds the lock now, a thread of this process, has it from a holder that died."""
+        return self._took_over
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -270,6 +277,7 @@ class RobustLock:
             return False
         if code == errno.EOWNERDEAD:
             self._pthread.consistent(self._mutex)
+            self._took_over = True
             logger.warning(
                 "The process (or thread) that held the lock of %s died with it. The lock was passed"
                 " on, to process %d, but what it protects may be half written: check it, or compute"
@@ -294,6 +302,7 @@ class RobustLock:
         if self._wait_once(0.0) == errno.ETIMEDOUT:  # it is another's
             return
         _held.discard(self)
+        self._took_over = False
         self._pthread.consistent(self._mutex)  # does nothing but after EOWNERDEAD
         self._pthread.unlock(self._mutex)
 

@@ -44,6 +44,7 @@ def run_as_server(
     log_dir: str | os.PathLike[str] | None = None,
     progress: bool = False,
     memory_guard: str | None = None,
+    max_tasks_per_child: int | None = 1,
 ) -> Boss:
     """Make a Boss, give it instructions, set it to work, and return it.
 
@@ -55,7 +56,8 @@ def run_as_server(
         As in `Boss.set_instructions`.
     scheduler, verbose, maxlenreport, sharedmemory_common_instructions
         As in `Boss`.
-    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress, memory_guard
+    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress, memory_guard, \
+max_tasks_per_child
         As in `Boss`.
 
     Returns
@@ -76,6 +78,7 @@ def run_as_server(
         log_dir=log_dir,
         progress=progress,
         memory_guard=memory_guard,
+        max_tasks_per_child=max_tasks_per_child,
     )
     try:
         boss.set_instructions(common_instructions, individual_instructions)
@@ -104,6 +107,7 @@ def batch_main(
     log_dir: str | os.PathLike[str] | None = None,
     progress: bool = False,
     memory_guard: str | None = None,
+    max_tasks_per_child: int | None = 1,
 ) -> dict[str, Any] | None:
     """Run everything, wait, print the report of each worker, and return them all.
 
@@ -115,7 +119,8 @@ def batch_main(
         As in `Boss.set_instructions`.
     scheduler, verbose, maxlenreport, sharedmemory_common_instructions
         As in `Boss`.
-    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress, memory_guard
+    start_method, on_error, max_trials, retry_delay, timeout, stop_grace, log_dir, progress, memory_guard, \
+max_tasks_per_child
         As in `Boss`.
 
     Returns
@@ -147,6 +152,7 @@ def batch_main(
             log_dir=log_dir,
             progress=progress,
             memory_guard=memory_guard,
+            max_tasks_per_child=max_tasks_per_child,
         )
         try:
             boss.wait_till_finished()
@@ -194,4 +200,8 @@ def _interruptible() -> Iterator[None]:
                 signal.signal(signum, interrupt)
         yield
     finally:
-        restore()
+        try:
+            restore()
+        except BaseException:  # another handler of the user's raises in the middle of it
+            restore()
+            raise

@@ -4,31 +4,31 @@ From the bottom up::
 
     Memory      a file without a name: the bytes, then one page for the lock
     Borrowed    the same, for memory that multiprocessing made
-    by_handle   the context in which memory is pickled as a key, and found again by it
+    _Whereabouts  where another process finds the file, which it was not born with
 
 Rules of this file:
 
 * Memory is mapped shared before the fork, and inherited. It has no name, so nothing can be left
   behind however anybody dies, and no resource tracker is started.
-* The descriptor is kept only because ``spawn`` and ``forkserver`` need one to hand the memory over.
+* The descriptor is kept because who was not forked after the memory was made needs one to map it: a process
+  that is spawned is handed it by multiprocessing; a listener, or a process that serves again, opens it where the
+  sender has it (``/proc/<pid>/fd``), so that nothing but a few numbers has to cross any pipe.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
 import resource
 import tempfile
-import threading
 import weakref
-from collections.abc import Iterator
 from multiprocessing import reduction, sharedctypes
-from typing import Any
+from typing import Any, NamedTuple
 
+from taylorism._descriptors import above_stdio
+from taylorism._handles import in_handles, note_handed
 from taylorism._pages import Pages
 from taylorism._robust import RobustLock, new_lock
 
@@ -36,43 +36,11 @@ __all__ = [
     "Borrowed",
     "Memory",
     "borrow",
-    "by_handle",
     "ctypes_array",
-    "in_handles",
     "is_multiprocessing",
 ]
 
 _PAGE = mmap.PAGESIZE
-
-_handles = threading.local()
-
-
-@contextlib.contextmanager
-def by_handle() -> Iterator[None]:
-    """
-    Within this context, this thread copies and pickles shared arrays as handles on the same memory.
-
-    Outside of it, `copy.deepcopy` and `pickle` give the values, as with any ndarray. A pickled
-    handle can be read by processes that have the memory already, because they were forked after the
-    array was made (and by the one that made it): by main, the listener and the workers.
-
-    Yields
-    ------
-    None
-    """
-    before = in_handles()
-    _handles.wanted = True
-    try:
-        yield
-    finally:
-        _handles.wanted = before
-
-
-def in_handles() -> bool:
-    """Return whether this thread is within `by_handle`."""
-    wanted: bool = getattr(_handles, "wanted", False)
-    return wanted
-
 
 # All memory that this process knows, by key: a handle finds it here, and it is mapped once.
 _known: weakref.WeakValueDictionary[int, Memory | Borrowed] = weakref.WeakValueDictionary()
@@ -83,16 +51,47 @@ def _new_key() -> int:
     return int.from_bytes(os.urandom(16), "big")
 
 
-def _recall(key: int) -> Memory | Borrowed:
-    """Return the memory that a pickled handle is for."""
+class _Whereabouts(NamedTuple):
+    """Where a file without a name is open: what another process needs to open it, too."""
+
+    pid: int
+    descriptor: int
+    identity: tuple[int, int]
+    nbytes: int
+    frozen: bool
+
+    def open(self) -> int:
+        """Return a descriptor of that file."""
+        path = f"/proc/{self.pid}/fd/{self.descriptor}"
+        # Looked at first: by now the number may be a pipe's or a terminal's, where to open is to wait.
+        if _identity(path) != self.identity:
+            raise FileNotFoundError(errno.ENOENT, "it is not open there any more", path)
+        descriptor = above_stdio(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        if _identity(descriptor) != self.identity:
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "it is not open there any more", path)
+        return descriptor
+
+
+def _recall(key: int, label: str, where: _Whereabouts | None) -> Memory | Borrowed:
+    """Return the memory that a pickled handle is for: that which we have, or else the sender's."""
+    known = _known.get(key)
+    if known is not None:
+        return known
+    if where is None:
+        raise _unreachable(label, "it has no file of its own that another process could open")
     try:
-        return _known[key]
-    except KeyError:
-        raise RuntimeError(
-            "a shared array was sent to a process that does not have its memory: make the array"
-            " before the Boss, pass it in sharedmemory_common_instructions, and keep a reference"
-            " to it"
-        ) from None
+        return Memory.found(key, label, where)
+    except OSError as trouble:
+        cause = f"it could not be opened in process {where.pid}, which sent it ({trouble})"
+        raise _unreachable(label, cause) from None
+
+
+def _unreachable(label: str, cause: str) -> RuntimeError:
+    return RuntimeError(
+        f"{label} was sent to a process that does not have its memory: {cause}. Make the array before the Boss,"
+        " pass it in sharedmemory_common_instructions, and keep a reference to it"
+    )
 
 
 def _open_file(size: int) -> int:
@@ -106,9 +105,8 @@ def _open_file(size: int) -> int:
         descriptor = _nameless_file()
     except OSError:
         return -1
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
-        if limit != resource.RLIM_INFINITY and descriptor >= limit // 2:
+        if _is_among_the_last(descriptor):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         os.ftruncate(descriptor, size)
     except OSError:
@@ -117,24 +115,24 @@ def _open_file(size: int) -> int:
     return descriptor
 
 
+def _is_among_the_last(descriptor: int) -> bool:
+    """Return whether fewer than half of the descriptors are left beyond this one."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit != resource.RLIM_INFINITY and descriptor >= limit // 2
+
+
 def _nameless_file() -> int:
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("taylorism")
-    else:  # macOS: an unlinked temporary file
-        with tempfile.TemporaryFile(prefix="taylorism") as file:
-            descriptor = os.dup(file.fileno())
-    if descriptor > 2:
-        return descriptor
-    # A program with closed standard streams: children would take this for their stdin or stdout.
-    higher = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(descriptor)
-    return higher
+        return above_stdio(os.memfd_create("taylorism"))
+    # macOS: an unlinked temporary file
+    with tempfile.TemporaryFile(prefix="taylorism") as file:
+        return above_stdio(os.dup(file.fileno()))
 
 
-def _identity(descriptor: int) -> tuple[int, int] | None:
+def _identity(file: int | str) -> tuple[int, int] | None:
     """Return what tells one file from another, or None for a descriptor that is closed."""
     try:
-        status = os.fstat(descriptor)
+        status = os.stat(file)
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -203,6 +201,17 @@ class Memory:
         memory._data.gather()
         return memory
 
+    @classmethod
+    def found(cls, key: int, label: str, where: _Whereabouts) -> Memory:
+        """Map the memory of another process, where it has it open."""
+        memory = cls(where.open(), where.nbytes, label, key)
+        if where.frozen:
+            memory.freeze()
+        if _is_among_the_last(memory.descriptor):  # it is mapped, and needed no more
+            os.close(memory.descriptor)
+            memory.descriptor, memory._identity = -1, None
+        return memory
+
     def _find_lock(self, *, fresh: bool) -> Any:
         pages = Pages.of(self.descriptor, _lock_offset(self.nbytes), _PAGE)
         return new_lock(pages, self.label) if fresh else RobustLock(pages, self.label, fresh=False)
@@ -226,8 +235,9 @@ class Memory:
 
     def __reduce__(self) -> Any:
         if in_handles():
-            return _recall, (self.key,)
-        if self._identity is None or _identity(self.descriptor) != self._identity:
+            note_handed(self)
+            return _recall, (self.key, self.label, self._whereabouts())
+        if not self._has_file():
             raise RuntimeError(
                 f"{self.label} has no descriptor left to hand it to a spawned process (too many"
                 " files are open, or something has closed it): raise `ulimit -n`, or use the start"
@@ -235,10 +245,23 @@ class Memory:
             )
         lock = None if isinstance(self.lock, RobustLock) else self.lock
         handed: Any = reduction.DupFd(self.descriptor)
-        return _attach, (self.key, handed, self.nbytes, self.label, lock)
+        return _attach, (self.key, handed, self.nbytes, self.label, lock, self._is_frozen())
+
+    def _has_file(self) -> bool:
+        return self._identity is not None and _identity(self.descriptor) == self._identity
+
+    def _is_frozen(self) -> bool:
+        return self._frozen is self._data
+
+    def _whereabouts(self) -> _Whereabouts | None:
+        """Return where another process finds this memory; None where it cannot, and must have it already."""
+        # A lock that is not in the memory (macOS) is one of multiprocessing, only handed to what it spawns.
+        if self._identity is None or not self._has_file() or not isinstance(self.lock, RobustLock):
+            return None
+        return _Whereabouts(os.getpid(), self.descriptor, self._identity, self.nbytes, self._is_frozen())
 
 
-def _attach(key: int, handed: Any, nbytes: int, label: str, lock: Any) -> Memory:
+def _attach(key: int, handed: Any, nbytes: int, label: str, lock: Any, frozen: bool) -> Memory:
     """Map, in a spawned process, the memory whose descriptor it was given."""
     descriptor = handed.detach()
     known = _known.get(key)
@@ -247,16 +270,19 @@ def _attach(key: int, handed: Any, nbytes: int, label: str, lock: Any) -> Memory
             os.close(descriptor)
         return known
     os.set_inheritable(descriptor, False)
-    return Memory(descriptor, nbytes, label, key, lock)
+    memory = Memory(descriptor, nbytes, label, key, lock)
+    if frozen:
+        memory.freeze()
+    return memory
 
 
 class Borrowed:
     """
     Shared memory that multiprocessing made: that of an `Array` or a `RawArray`.
 
-    It stays multiprocessing's: it is inherited or sent as multiprocessing does it, and its pages,
-    which hold other objects too, cannot be protected. A `RawArray` has no lock, so it is given one
-    of ours.
+    It stays multiprocessing's: it is inherited or sent as multiprocessing does it. Its pages hold
+    other objects too and cannot be protected, but mapped a second time, to be read only. A
+    `RawArray` has no lock, so it is given one of ours.
 
     Parameters
     ----------
@@ -268,7 +294,7 @@ class Borrowed:
         Where the lock is, if multiprocessing did not make it.
     """
 
-    __slots__ = ("__weakref__", "_bytes", "_own_lock", "_source", "key", "lock")
+    __slots__ = ("__weakref__", "_bytes", "_frozen", "_own_lock", "_source", "key", "lock")
 
     def __init__(self, source: Any, key: int | None = None, own_lock: Memory | None = None) -> None:
         self._source = source
@@ -279,20 +305,30 @@ class Borrowed:
         self._own_lock = own_lock
         self.lock: Any = source.get_lock() if own_lock is None else own_lock.lock
         content = ctypes_array(source)
+        self._frozen: Any = None
         self._bytes: Any = (ctypes.c_ubyte * ctypes.sizeof(content)).from_buffer(content)
         _known[self.key] = self
         _loans[id(content)] = self  # it keeps the source alive, so that the number stays its own
 
     def raw(self, readonly: bool) -> Any:
-        """Return the bytes, for numpy to lay an array over; they can be written, even if not asked."""
-        return self._bytes
+        """Return the bytes, for numpy to lay an array over; a read-only mapping of them if asked."""
+        if not readonly:
+            return self._bytes
+        if self._frozen is None:
+            try:
+                self._frozen = Pages.reading(ctypes.addressof(self._bytes), ctypes.sizeof(self._bytes))
+            except (OSError, AttributeError):
+                # Where pages cannot be mapped twice (macOS), numpy's flag is all that protects them.
+                self._frozen = self._bytes
+        return self._frozen
 
     def __hash__(self) -> int:
         return hash((ctypes.addressof(self._bytes), ctypes.sizeof(self._bytes)))
 
     def __reduce__(self) -> Any:
         if in_handles():
-            return _recall, (self.key,)
+            note_handed(self)
+            return _recall, (self.key, "an array of multiprocessing", None)
         return _attach_borrowed, (self._source, self.key, self._own_lock)
 
 

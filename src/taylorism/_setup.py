@@ -27,6 +27,8 @@ import footprints
 from taylorism._channel import Channel
 from taylorism._hold import Hold
 from taylorism._policy import Policy
+from taylorism._queues import PendingQueue
+from taylorism.schedulers import queue_of
 
 __all__ = ["Setup"]
 
@@ -58,8 +60,10 @@ class Setup:
         Characters of a report that are logged.
     policy : Policy
         What the caller wants on failure, time and output.
-    hold : Hold or None
+    hold : Hold
         Where big buffers cross.
+    queue : PendingQueue or None
+        That of the scheduler, if it has one.
     """
 
     channel: Channel
@@ -70,7 +74,12 @@ class Setup:
     maxlenreport: int
     policy: Policy
     forked: bool = field(default=True)
-    hold: Hold | None = None
+    hold: Hold = field(default_factory=Hold)
+    queue: PendingQueue | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Before the fork: after it, what making a queue touches would be copied, a fifth of what the start takes.
+        self.queue = queue_of(self.scheduler)
 
     def __getstate__(self) -> dict[str, Any]:
         from multiprocessing.reduction import DupFd
@@ -81,7 +90,7 @@ class Setup:
             "directory": _directory(),
             "environment": dict(os.environ),
             "fd": DupFd(self.channel.fd),
-            "hold": None if self.hold is None else list(map(DupFd, self.hold.descriptors)),
+            "hold": list(map(DupFd, self.hold.descriptors)),
             "settings": _pickled(
                 (
                     self.main_pid,
@@ -106,8 +115,9 @@ class Setup:
             logging.getLogger(name).setLevel(level)
         settings = _Unpickler(io.BytesIO(state["settings"])).load()
         self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport, self.policy = settings
+        self.queue = queue_of(self.scheduler)
         self.channel = Channel(socket.socket(fileno=state["fd"].detach()))
-        self.hold = None if state["hold"] is None else Hold([_private(each.detach()) for each in state["hold"]])
+        self.hold = Hold([_private(each.detach()) for each in state["hold"]])
         self.forked = False
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taylorism._errors import TaylorismError
-from taylorism._segments import Memory, borrow, ctypes_array, in_handles, is_multiprocessing
+from taylorism._handles import in_handles
+from taylorism._segments import Memory, borrow, ctypes_array, is_multiprocessing
 
 __all__ = ["SharedNumpyArray", "UnsharableError"]
 
@@ -205,8 +206,8 @@ class SharedNumpyArray:
     """
     An array that the main process and all workers read and write.
 
-    It is made in the main process, before the Boss, and passed in
-    ``sharedmemory_common_instructions``. It is used as the `numpy.ndarray` (or the masked array)
+    It is made in the main process, and passed in ``sharedmemory_common_instructions`` or with the
+    other instructions; nothing is copied on the way. It is used as the `numpy.ndarray` (or the masked array)
     that it is laid over: indexing, attributes, operators, functions of numpy; whatever has a new
     array as its result gives an ordinary one.
 
@@ -219,9 +220,9 @@ class SharedNumpyArray:
         its own dtype, under its own lock. Another shared array is not copied either: it is another
         handle on the same memory.
     readonly : bool, optional
-        Whether this handle can only be read. For memory of taylorism's own the processor enforces
-        it: a write, by compiled code too, is a fault. Arrays of multiprocessing are only flagged as
-        read-only. A read-only ndarray makes a writable shared array, unless this is given. A
+        Whether this handle can only be read. The processor enforces it: a write, by compiled code
+        too, is a fault (arrays of multiprocessing are only flagged as read-only where the system has
+        no `mremap`). A read-only ndarray makes a writable shared array, unless this is given. A
         read-only handle on a writable one, ``SharedNumpyArray(shared, readonly=True)``, lets main
         write what workers can only read.
 
@@ -246,8 +247,9 @@ class SharedNumpyArray:
 
     A copy (`copy.deepcopy`) and a pickle are those of the ndarray: independent values, so that a
     worker may return the array as its report, and so that nobody who copies before a change finds
-    his copy changed. It is the same memory only in processes forked after it was made, or to which
-    it is passed when multiprocessing spawns them; and within `by_handle`.
+    his copy changed. It is the same memory in processes forked after it was made, in those to which
+    it is passed when multiprocessing spawns them, and wherever it comes with the instructions of a
+    Boss.
 
     Examples
     --------

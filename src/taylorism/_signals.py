@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -20,7 +20,7 @@ from taylorism import _compat
 from taylorism._compat import SignalInterruptError
 from taylorism._descriptors import above_stdio
 
-__all__ = ["Inbox", "Interruption", "blocked", "children_inherit", "die_of"]
+__all__ = ["Inbox", "Interruption", "children_inherit", "die_of", "postponed", "while_blocked"]
 
 #: what ends the listener, in an orderly way
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -34,15 +34,18 @@ _role: Any = None
 _early: list[int] = []
 
 
-@contextmanager
-def blocked() -> Iterator[None]:
-    """Hold back the interrupting signals in this thread while it forks, until the child has its handlers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+def while_blocked(act: Callable[[], object]) -> None:
+    """Hold back the interrupting signals in this thread while it forks, until the child has its handlers.
+
+    No context manager: a handler of the user's may raise as its `__exit__` begins, which is a function, and Ctrl-C
+    would be blocked for good. For the same reason the calls are those of the C module.
+    """
+    before = _compat.set_mask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)  # runs the handlers of what had come: they may raise
-        yield
+        _compat.set_mask(signal.SIG_BLOCK, INTERRUPTING)  # runs the handlers of what had come: they may raise
+        act()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _compat.set_mask(signal.SIG_SETMASK, before)
 
 
 def children_inherit() -> bool:
@@ -194,13 +197,42 @@ class Interruption:
     def take(self, signum: int) -> None:
         """Raise what stands for the signal, the first time; called by the handler."""
         first, self.signum = self.signum is None, self.signum or signum
-        if not (first and self._armed):
-            return
+        if first and self._armed:
+            self._raise(signum)
+
+    def _raise(self, signum: int) -> None:
         if signum == signal.SIGINT:
             self.raised = KeyboardInterrupt()
         else:
             self.raised = SignalInterruptError(f"Signal {signum:d} was caught.")
         raise self.raised
+
+    def postpone(self) -> None:
+        """Let no signal raise before `resume`."""
+        self._armed = False
+
+    def resume(self) -> None:
+        """Raise what a signal would have raised since `postpone`."""
+        self._armed = True
+        if self.signum is not None and self.raised is None:
+            self._raise(self.signum)
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """In a task: let signals raise at the end of this block, not within; elsewhere, do nothing.
+
+    Blocking them in the system would not do: a program that is started meanwhile would never get them.
+    """
+    role = _role
+    if not isinstance(role, Interruption) or role.pid != os.getpid():
+        yield
+        return
+    role.postpone()
+    try:
+        yield
+    finally:
+        role.resume()
 
 
 def die_of(signum: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from taylorism import _compat
 
-__all__ = ["empty_stdin", "flush_quietly", "renew", "stand_on_descriptors", "wait_like_any_other"]
+__all__ = ["close_stderr", "empty_stdin", "flush_quietly", "renew", "stand_on_descriptors", "wait_like_any_other"]
 
 #: seconds for which the listener waits for room in its standard output or error
 PATIENCE = 1.0
@@ -116,8 +116,12 @@ def stand_on_descriptors() -> None:
 
     Line by line, so that the last words of who is killed are there.
     """
+    _stand_on(stdout=1, stderr=2)
+
+
+def _stand_on(**descriptors: int) -> None:
     renewed = {}
-    for name, fd in (("stdout", 1), ("stderr", 2)):
+    for name, fd in descriptors.items():
         old = getattr(sys, name, None)
         encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None)
         new = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115 - as long as we live
@@ -127,6 +131,19 @@ def stand_on_descriptors() -> None:
     for handler in _compat.log_handlers():
         if isinstance(handler, logging.StreamHandler) and id(handler.__dict__.get("stream")) in renewed:
             _renew_handler(handler, renewed)
+
+
+def close_stderr() -> None:
+    """Let nothing more be written to the standard error of this process, by compiled code and programs neither.
+
+    Not closed in truth: the next file that is opened would take its place.
+    """
+    fd = os.open(os.devnull, os.O_WRONLY)
+    if fd != 2:
+        os.dup2(fd, 2)
+        os.close(fd)
+    os.set_inheritable(2, True)
+    _stand_on(stderr=2)  # what Python has under that name may be elsewhere, as in a notebook
 
 
 def empty_stdin() -> None:

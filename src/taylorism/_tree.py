@@ -18,6 +18,7 @@ __all__ = [
     "descendants",
     "die_with_parent",
     "end_marked",
+    "is_busy",
     "mark_descendants",
     "mark_worker",
     "send",
@@ -98,11 +99,25 @@ def birth(pid: int) -> str:
 
     Empty where the process is gone, or the system does not tell (macOS).
     """
+    return _stat(pid)[19]
+
+
+def is_busy(pid: int) -> bool:
+    """Return whether the first thread of a process runs, waits for a cpu or a disk, or is halted: not just sleeps.
+
+    False where the process is gone, or the system does not tell (macOS).
+    """
+    return _stat(pid)[0] in tuple("RDTt")
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what the system tells of a process after its name (proc(5)), from its state on."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return ""
+            found = file.read().rpartition(b")")[2].decode().split()
+    except OSError:
+        found = []
+    return found or [""] * 20
 
 
 class Family:

@@ -12,9 +12,9 @@ import select
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from taylorism import _channel, _process
+from taylorism import _channel, _process, _tree
 from taylorism._channel import Channel, ChannelClosed, Frame
-from taylorism._messages import End, Event, Movements, Start, WorkerDone
+from taylorism._messages import End, Event, Movements, Start, WorkerDone, to_wire
 
 __all__ = ["Upstream"]
 
@@ -70,8 +70,12 @@ class Upstream:
             return
         if not isinstance(event, WorkerDone):
             self._tell_movements()  # they come before what may be the last word on them
-        head = tuple(event) if isinstance(event, WorkerDone) else event
-        self._channel.outflow.push(_channel.encode(head, segments))
+        self._channel.outflow.push(_channel.encode(to_wire(event), segments))
+
+    @property
+    def takes(self) -> bool:
+        """Whether main is told of anything."""
+        return self.open and not self.deaf
 
     def note(self, move: End | Callable[[], Start | None]) -> None:
         """Have main know of a start or an end, with others that come close upon it, or with a report.
@@ -88,9 +92,10 @@ class Upstream:
 
     def _tell_movements(self) -> None:
         noted, self._moves = self._moves, []
-        moves = [each if isinstance(each, End) else each() for each in noted]
-        if any(moves):
-            self._channel.outflow.push(_channel.encode(Movements(tuple(filter(None, moves)))))
+        told = [each if isinstance(each, End) else each() for each in noted]
+        moves = tuple(each for each in told if each is not None)
+        if moves:
+            self._channel.outflow.push(_channel.encode(to_wire(Movements(moves))))
 
     def flush(self, at_once: bool) -> None:
         """Write what main takes now, and have the loop wait for room for the rest.
@@ -133,6 +138,10 @@ class Upstream:
         if self._parent is not None:
             return os.getppid() != self._parent
         return not _exists(self._main_pid)
+
+    def main_is_busy(self) -> bool:
+        """Whether main has something to do; False where the system does not tell (macOS)."""
+        return _tree.is_busy(self._main_pid)
 
     def next_due(self) -> float:
         """When to look again whether main is there, or to write, on the monotonic clock."""

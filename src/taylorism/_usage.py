@@ -51,18 +51,27 @@ class Usage:
         What the system said at its end, if it was asked.
     now : float
         What it and its descendants had at the last look, in MiB.
+    hidden : bool
+        Whether its process had been larger before it.
     """
 
     baseline: float | None
     private: float = 0.0
     rusage: Any = None
     now: float = 0.0
+    hidden: bool = False
+
+    def take(self, rusage: Any, highest: bool) -> None:
+        """Take what the system says of a process that others have used before, whose peak may be theirs."""
+        self.rusage, self.hidden = rusage, not highest
 
     @property
     def peak(self) -> float | None:
         """The peak of its memory in MiB, None where that cannot be known."""
-        if self.rusage is None or self.baseline is None:
+        if self.rusage is None or self.baseline is None or (self.hidden and not self.private):
             return None
+        if self.hidden:
+            return self.private
         return max(self.private, float(self.rusage.ru_maxrss) / 1024 - self.baseline, 0.0)
 
     @property
@@ -70,6 +79,8 @@ class Usage:
         """Why something cannot be known, empty if everything is."""
         if self.rusage is None:
             return "its end was noted by another than the listener"
+        if self.hidden and not self.private:
+            return "its process had used as much memory for another worker before"
         return "" if self.baseline is not None else "this system does not tell which memory is a process's own"
 
 

@@ -897,7 +897,10 @@ class MaxCpusScheduler(NewLimitedScheduler):
 
     def queue(self) -> PendingQueue:
         """Return a queue that launches what fits, and reserves for the first what it waits for."""
-        limits = Limits(
+        return Ranked(self._limits())
+
+    def _limits(self) -> Limits:
+        return Limits(
             rank=_unranked,
             demand=lambda instructions: (float(_cpus_asked(instructions)),),
             used=lambda worker: (float(share_of(worker).ncpus),),
@@ -906,7 +909,6 @@ class MaxCpusScheduler(NewLimitedScheduler):
             mark=self._mark,
             gate=_gate_of(self),
         )
-        return Ranked(limits)
 
     def _mark(self, workers: Workers, launch: Batch, spare: Sequence[float]) -> None:
         """Give tickets, hooks, and cpus: those that ask for none share what is left."""
@@ -976,11 +978,11 @@ class NewSingleOpenFileScheduler(NewMaxThreadsScheduler):
 
 def queue_of(scheduler: Any) -> PendingQueue | None:
     """Return a queue of a scheduler that has one, unless its `launchable` was overridden below it."""
-    kind, own = type(scheduler), vars(scheduler)
+    kind, own = type(scheduler), getattr(scheduler, "__dict__", ())
     if kind.__module__ == __name__ and hasattr(kind, "queue") and "launchable" not in own:
         made: PendingQueue | None = scheduler.queue()  # nearly always: nothing to look for
         return made
-    ask, make = scheduler.launchable, getattr(scheduler, "queue", None)
+    ask, make = getattr(scheduler, "launchable", None), getattr(scheduler, "queue", None)
     owner = getattr(make, "__self__", None)
     if make is None or not isinstance(owner, BaseScheduler) or getattr(ask, "__self__", None) is not owner:
         return None
@@ -999,7 +1001,29 @@ def _depth(owner: object, name: str) -> int:
 # Deprecated names
 
 
-class _DeprecatedScheduler:
+class StandIn:
+    """Answers as another scheduler does, without being a footprints class, which would compete with that one.
+
+    A subclass that overrides `launchable` is asked for that.
+
+    Parameters
+    ----------
+    target : BaseScheduler
+        That other one.
+    """
+
+    def __init__(self, target: BaseScheduler) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for what is not found here. copy and pickle look for special methods on an
+        # object that is still empty: without this they would look for the target for ever.
+        if name == "_target" or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        return getattr(self._target, name)
+
+
+class _DeprecatedScheduler(StandIn):
     """A stand-in for a scheduler made by footprints, under a name from before footprints."""
 
     _TARGET_CLASS: type[BaseScheduler]
@@ -1011,14 +1035,7 @@ class _DeprecatedScheduler:
             type(self).__name__,
             keys,
         )
-        self._target = self._TARGET_CLASS(**attributes)
-
-    def __getattr__(self, name: str) -> Any:
-        # Only asked for what is not found here. copy and pickle look for special methods on an
-        # object that is still empty: without this they would look for the target for ever.
-        if name == "_target" or (name.startswith("__") and name.endswith("__")):
-            raise AttributeError(name)
-        return getattr(self._target, name)
+        super().__init__(self._TARGET_CLASS(**attributes))
 
 
 class LaxistScheduler(_DeprecatedScheduler):

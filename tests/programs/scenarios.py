@@ -202,6 +202,34 @@ def wait_and_catch():
         say((report["status"], report["stopped"]))
 
 
+def _wait_and_linger(linger):
+    """Wait; on a Ctrl-C, take much longer than the listener gives in general, then leave by it."""
+    from taylorism import _listener
+
+    _listener.VERDICT = 0.05
+    boss = waiting()
+    say("ready")
+    try:
+        boss.wait_till_finished()
+    except KeyboardInterrupt:
+        linger()
+        boss.wait_till_finished()
+
+
+def wait_and_be_busy():
+    def spin():
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            pass
+        raise KeyboardInterrupt
+
+    _wait_and_linger(spin)
+
+
+def wait_and_think():
+    _wait_and_linger(lambda: time.sleep(0.4))
+
+
 def batch():
     say("ready")
     taylorism.batch_main(*do("wait", str(PLACE), name="w"))

@@ -1,0 +1,358 @@
+"""Listener: batches of short workers, given to processes that run several (`_hands`), and not looked at one by one.
+
+To hire a worker here, to tell of its start and its end, and to wake for its report takes longer than a short task.
+So where a scheduler says that what comes next may run in the place of what runs (`PendingQueue.more`), and nothing
+asks for each worker to be watched, sets are sent as main had packed them, as many at a time as take a few
+milliseconds, and their reports are passed on together, unopened. The process hires.
+
+The rest is as ever. A set is begun by taking its permit, so what is not begun can be taken back: when a process is
+silent for a moment, because one of its tasks is long (none waits behind it while there is room elsewhere), when
+something is cancelled or halted, or when the process dies. The one that it was at then becomes a `Member` of the
+crew, and is judged as any other.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections import deque
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from taylorism._channel import Frame
+from taylorism._crew import Crew, Member
+from taylorism._hands import Hand
+from taylorism._ledger import Job, Ledger
+from taylorism._messages import Done, End, Several, Start, State, WorkerDone
+from taylorism._policy import Policy
+from taylorism._shares import share_among
+from taylorism._stowage import Stowage
+from taylorism._upstream import Upstream
+
+__all__ = ["Batch", "Batches", "Seat"]
+
+#: seconds of work that a process is given at a time; half of it is still there when it is given more
+AMOUNT = 0.01
+#: sets that it is given at a time, at most
+MOST = 128
+#: seconds of silence after which what it has not begun is taken back
+SILENCE = 0.03
+#: seconds for which short workers may speak before they are heard. To be woken by each made them and the listener
+#: take turns on a processor: 40 microseconds for each write, where 2 are enough
+NAP = 0.002
+#: how much the last tasks count for the time that the next will take
+_WEIGHT = 0.3
+
+_NEVER = float("inf")
+
+
+@dataclass
+class Seat:
+    """What stands for the workers of a batch where schedulers count those that run."""
+
+    name: str
+    scheduler_ticket: int | None
+    scheduler_hooks: Any
+    memory: float = 0.0
+    expected_time: float = 0.0
+
+
+@dataclass(eq=False)
+class Batch:
+    """What a process was given and has not done; the first may have been begun.
+
+    Attributes
+    ----------
+    heard : float
+        When something was last heard of it, on the monotonic clock.
+    told : bool
+        Whether main knows that the first one runs.
+    """
+
+    hand: Hand
+    seat: Seat
+    jobs: deque[Job]
+    heard: float = field(default_factory=time.monotonic)
+    told: bool = False
+
+
+class Batches:
+    """All of them.
+
+    Parameters
+    ----------
+    policy, ledger, crew, upstream, poller
+        Of the listener.
+    verbose : bool
+        Whether starts and reports are logged.
+    stowage : Stowage
+        Where their processes put what is big.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        crew: Crew,
+        upstream: Upstream,
+        poller: select.poll,
+        verbose: bool,
+        stowage: Stowage,
+    ) -> None:
+        watched = (policy.timeout, policy.memory_guard, policy.log_dir)
+        self._allowed = policy.reuses and not verbose and all(each is None for each in watched)
+        self._ledger = ledger
+        self._crew = crew
+        self._upstream = upstream
+        self._poller = poller
+        self._stowage = stowage
+        self._by_pipe: dict[int, Batch] = {}
+        self._silent: dict[int, Batch] = {}  # those that the loop waits for
+        self._pipes = select.poll()  # of the others
+        self._names: set[str] = set()
+        self._seconds = _NEVER  # that a task is expected to take
+        crew.on_death = self._on_death
+
+    # -- how long tasks take --------------------------------------------------------------------------
+
+    def learn(self, done: Done) -> None:
+        """Take note of what a worker took that was watched."""
+        self._expect(max(done.ended - done.began, 0.0))
+
+    def _expect(self, seconds: float) -> None:
+        known = seconds if self._seconds == _NEVER else self._seconds
+        self._seconds = max(known + _WEIGHT * (seconds - known), 1e-6)
+
+    def _size(self) -> int:
+        """Return how many sets to give at a time: not so many that the others would have none."""
+        share = math.ceil(self._ledger.waiting / (2 * max(1, len(self._ledger.workers))))
+        return int(min(MOST, AMOUNT / self._seconds, share + 1))
+
+    # -- giving ---------------------------------------------------------------------------------------
+
+    def place(self, chosen: list[Job]) -> list[Job]:
+        """Give what may start to processes that are there, each with what may follow it; return the others."""
+        if not self._allowed or self._size() < 2:
+            return chosen
+        return [job for job in chosen if not (self._may_travel(job) and self._begin(job))]
+
+    def _may_travel(self, job: Job) -> bool:
+        name = job.instructions.get("name")
+        clash = isinstance(name, str) and (name in self._names or name in self._ledger.workers)
+        return job.packed is not None and job.trials == 0 and not clash
+
+    def _begin(self, job: Job) -> bool:
+        hooks = job.instructions.get("scheduler_hooks")
+        hand = self._crew.hands.free(share_among(hooks))
+        if hand is None:
+            return False
+        seat = Seat(f"process {hand.process.pid}", job.instructions.get("scheduler_ticket"), hooks)
+        batch = hand.batch = Batch(hand, seat, deque())
+        if not self._give(batch, [job, *self._more(batch, job, self._size() - 1)]):
+            hand.batch = None
+            self._crew.hands.rest(hand)
+            return False
+        self._ledger.workers[seat.name] = seat
+        self._by_pipe[hand.inflow.fd] = batch
+        self._pipes.register(hand.inflow.fd, select.POLLIN)
+        return True
+
+    def _more(self, batch: Batch, like: Job, most: float) -> list[Job]:
+        """Return what may follow, as far as it can be sent together with `like`."""
+        room = int(min(most, batch.hand.left - 1))
+        jobs = self._ledger.more(room) if room > 0 else []
+        fine = next((place for place, job in enumerate(jobs) if not self._goes_with(job, like)), len(jobs))
+        self._ledger.give_back(jobs[fine:])
+        return jobs[:fine]
+
+    def _goes_with(self, job: Job, like: Job) -> bool:
+        if not self._may_travel(job) or job.common is not like.common:
+            return False
+        self._note_name(job)
+        return True
+
+    def _note_name(self, job: Job) -> None:
+        name = job.instructions.get("name")
+        if isinstance(name, str):
+            self._names.add(name)
+
+    def _give(self, batch: Batch, jobs: list[Job]) -> bool:
+        """Send sets to a process; if it is gone, they are not pending and it has none of them."""
+        self._note_name(jobs[0])
+        marks = {"scheduler_ticket": batch.seat.scheduler_ticket, "scheduler_hooks": batch.seat.scheduler_hooks}
+        if not self._crew.hands.give_several(batch.hand, jobs, marks):
+            self._forget_names(jobs)
+            self._ledger.give_back(jobs[1:])
+            return False
+        batch.jobs.extend(jobs)
+        return True
+
+    def _forget_names(self, jobs: Iterable[Job]) -> None:
+        self._names.difference_update(job.instructions.get("name") for job in jobs)
+
+    # -- hearing --------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether processes speak that do not wake the loop."""
+        return len(self._by_pipe) > len(self._silent)
+
+    def ready(self) -> set[int]:
+        """Return the pipes of those that have spoken."""
+        return {fd for fd, _ in self._pipes.poll(0)} if self.busy else set()
+
+    def heard(self, ready: Iterable[int]) -> tuple[bool, list[Member]]:
+        """Take what processes say; return whether one has done, and who wants to be heard by himself."""
+        done, members = False, []
+        for batch in [self._by_pipe[fd] for fd in ready if fd in self._by_pipe] if self._by_pipe else ():
+            batch.hand.inflow.pull()
+            self._take(batch)
+            if batch.hand.inflow.ready:
+                members += self._fall(batch)
+            elif not batch.jobs:
+                self._finish(batch)
+                done = True
+            elif len(batch.jobs) <= self._size() // 2:
+                self._refill(batch)
+        return done, members
+
+    def _take(self, batch: Batch) -> None:
+        """Pass on all that has been done."""
+        ready = batch.hand.inflow.ready
+        while ready and not hasattr(ready[min(ready)].head, "outcome"):
+            self._pass_on(batch, ready.pop(min(ready)))
+
+    def _pass_on(self, batch: Batch, frame: Frame) -> None:
+        pid, seat = batch.hand.process.pid, batch.seat
+        if isinstance(frame.head, list):
+            self._upstream.tell(Several(pid, seat.scheduler_ticket), frame.segments)
+            count = len(frame.head)
+        else:
+            self._tell_one(batch, Done(*frame.head), frame)
+            count = 1
+        gone = [batch.jobs.popleft() for _ in range(count)]
+        self._forget_names(gone)
+        now = time.monotonic()
+        self._expect((now - batch.heard) / count)
+        batch.heard = now
+        self._wake(batch)
+
+    def _tell_one(self, batch: Batch, done: Done, frame: Frame) -> None:
+        """Tell of one whose report is large."""
+        number, seat, pid = batch.jobs[0].number, batch.seat, batch.hand.process.pid
+        start = Start(number, done.name, pid, seat.scheduler_ticket, 1, done.began)
+        self._stowage.hand_on(frame, done.remark, batch.hand.berth, self._upstream.takes)
+        self._upstream.tell(WorkerDone(done.name, number), frame.segments)
+        why = "its process runs many short workers"
+        self._upstream.note(End(number, State.DONE, done.ended, None, done.user, done.system, None, why, 1, start))
+
+    def _refill(self, batch: Batch) -> None:
+        """Give more to a process that will soon have done, if it may have it."""
+        like = batch.jobs[-1]
+        if self._ledger.may_launch and not batch.hand.leaving:
+            jobs = self._more(batch, like, self._size())
+            if jobs and not self._give(batch, jobs):
+                self._ledger.give_back(jobs[:1])
+
+    def _finish(self, batch: Batch) -> None:
+        self._leave(batch)
+        self._ledger.left(batch.seat.name)
+        self._crew.hands.rest(batch.hand)
+
+    def _leave(self, batch: Batch) -> None:
+        """Let go of a batch: its process has nothing more to do, or becomes a member of the crew."""
+        self._wake(batch)
+        batch.hand.batch = None
+        del self._by_pipe[batch.hand.inflow.fd]
+        self._pipes.unregister(batch.hand.inflow.fd)
+        self._forget_names(batch.jobs)
+
+    def _wait_for(self, batch: Batch) -> None:
+        """Have the loop wait for a process that is at a long task, and main know of it."""
+        job, hand, fd = batch.jobs[0], batch.hand, batch.hand.inflow.fd
+        batch.told = True
+        self._silent[fd] = batch
+        self._pipes.unregister(fd)
+        self._poller.register(fd, select.POLLIN)
+        start = Start(job.number, job.name, hand.process.pid, batch.seat.scheduler_ticket, 1, time.time())
+        self._upstream.note(lambda: start if batch.told else None)
+
+    def _wake(self, batch: Batch) -> None:
+        """Have it back among those that do not wake the loop."""
+        fd = batch.hand.inflow.fd
+        batch.told = False
+        if self._silent.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+            self._pipes.register(fd, select.POLLIN)
+
+    # -- taking back ----------------------------------------------------------------------------------
+
+    def _take_back(self, batch: Batch) -> bool:
+        """Have pending again what is not begun; return whether there was any."""
+        count = min(batch.hand.take_back(), len(batch.jobs))
+        back = [batch.jobs.pop() for _ in range(count)][::-1]
+        batch.hand.left += count
+        self._forget_names(back)
+        self._ledger.give_back(back)
+        return bool(back)
+
+    def take_back_all(self) -> None:
+        """Have pending again all that is not begun."""
+        for batch in list(self._by_pipe.values()):
+            self._take_back(batch)
+            self._settle(batch)
+
+    def _settle(self, batch: Batch) -> None:
+        """Wait for the one that runs; where none does, let go of the batch."""
+        if not batch.jobs:
+            self._finish(batch)
+        elif not batch.told:
+            self._wait_for(batch)
+
+    @property
+    def next_deadline(self) -> float:
+        """When a process has been silent for too long, on the monotonic clock."""
+        waiting = (batch.heard + SILENCE for batch in self._by_pipe.values() if not batch.told)
+        return min(waiting, default=_NEVER)
+
+    def enforce(self, now: float) -> bool:
+        """Take back what is behind a long task; return whether there is any."""
+        silent = [batch for batch in self._by_pipe.values() if not batch.told and batch.heard + SILENCE <= now]
+        found = [self._take_back(batch) for batch in silent]
+        for batch in silent:
+            self._expect(now - batch.heard)
+            self._settle(batch)
+        return any(found)
+
+    def find(self, wanted: Set[int | str]) -> None:
+        """Take what is wanted out of batches: it is pending then, or a member of the crew."""
+        for batch in list(self._by_pipe.values()):
+            if any(not wanted.isdisjoint(job.callings) for job in batch.jobs):
+                self._take_back(batch)
+                if batch.jobs and not wanted.isdisjoint(batch.jobs[0].callings):
+                    self._fall(batch)
+                else:
+                    self._settle(batch)
+
+    # -- one by one -----------------------------------------------------------------------------------
+
+    def _fall(self, batch: Batch) -> list[Member]:
+        """Make the one that a process is at a member of the crew, to be looked after by itself."""
+        self._take_back(batch)
+        self._leave(batch)
+        if not batch.jobs:
+            self._ledger.left(batch.seat.name)
+            self._crew.hands.rest(batch.hand)
+            return []
+        job = batch.jobs.popleft()
+        job.trials += 1
+        return [self._crew.adopt(batch.seat, job, batch.hand)]
+
+    def _on_death(self, hand: Hand) -> None:
+        """Hear a process to its end, which has died."""
+        batch: Batch = hand.batch
+        hand.inflow.pull(to_the_end=True)
+        self._take(batch)
+        self._fall(batch)
