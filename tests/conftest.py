@@ -84,3 +84,16 @@ def nothing_is_left() -> Iterator[None]:
     assert [signal.getsignal(signum) for signum in _SIGNALS] == handlers, "signal handlers changed"
     after = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
     assert (os.getcwd(), after) == (directory, environment), "directory or environment changed"
+
+
+@pytest.fixture
+def through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have big reports and instructions take the pipe, as where the system has no shared memory without a name."""
+    monkeypatch.setattr("taylorism._link.Hold.open", lambda hold: False)
+
+
+@pytest.fixture(params=["hold", "pipe"])
+def both_ways(request: pytest.FixtureRequest) -> None:
+    """Have a test run with big reports on either way."""
+    if request.param == "pipe":
+        request.getfixturevalue("through_the_pipe")

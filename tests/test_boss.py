@@ -695,6 +695,7 @@ def test_the_same_exception_does_not_grow():
     assert lengths[-1] <= lengths[0] + 1
 
 
+@pytest.mark.usefixtures("through_the_pipe")
 def test_100_mib_of_instructions_meet_a_failure():
     """An error is raised by `set_instructions`, even in the middle of 100 MiB of instructions."""
     boss = working(*do("throw", ValueError("early")))
@@ -712,6 +713,7 @@ def test_100_mib_of_instructions_after_the_listener_has_ended():
         boss.set_instructions(*do("echo", bytes(100 << 20)))
 
 
+@pytest.mark.usefixtures("through_the_pipe")
 def test_100_mib_of_instructions_meet_30_mib_of_exception():
     """Large things may meet on the way."""
     error = ValueError("heavy")
@@ -1509,6 +1511,7 @@ def test_boss_cannot_be_made_when_fork_is_refused(monkeypatch):
         taylorism.Boss()
 
 
+@pytest.mark.usefixtures("through_the_pipe")
 def test_exception_in_the_middle_of_an_order_does_no_harm():
     """A handler that raises while 100 MiB are being sent leaves a Boss that can be used."""
     boss = taylorism.Boss(scheduler=slots(1))

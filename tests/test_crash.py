@@ -253,6 +253,7 @@ def test_returned_exception_is_a_report(deed, cls):
     assert boss.get_report()["status"] == "finished"
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_report_of_300_mib():
     """A report of 300 MiB comes whole."""
     (found,) = reports(working(*do("big", 300)))
@@ -260,12 +261,14 @@ def test_report_of_300_mib():
     found[0] = 5  # writable
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_large_reports_of_several_workers_at_once():
     """Large reports of several workers do not mix; bytes as well as arrays."""
     boss = working({}, {"deed": ["big", "big_bytes"] * 3, "value": [20] * 6}, scheduler=laxist())
     assert sorted(len(found) for found in reports(boss)) == [20 << 17] * 3 + [20 << 20] * 3
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_stop_in_the_middle_of_a_large_report():
     """A worker that is writing a report of 300 MiB can be stopped, main need not read."""
     boss = working(*do("big", 300, 300, 300), scheduler=laxist())

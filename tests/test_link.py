@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 from forked import Injected, in_fork, interrupted, storm, timer
 
-from taylorism import _channel, _descriptors, _exits, _link, _listener, _process, _signals, _tree
+from taylorism import _channel, _descriptors, _exits, _hold, _link, _listener, _process, _signals, _tree
 from taylorism._channel import encode, pack_object
 from taylorism._errors import BossDied, TaylorismError
 from taylorism._link import Link
@@ -642,7 +642,7 @@ def test_the_kill_comes_after_the_grace_that_the_user_gave(monkeypatch):
 # -- exceptions at any moment -----------------------------------------------------------------------------
 
 #: where main's processes and descriptors come and go
-_HOLDERS = (_channel, _descriptors, _exits, _link, _process, _signals)
+_HOLDERS = (_channel, _descriptors, _exits, _hold, _link, _process, _signals)
 
 
 def kept():

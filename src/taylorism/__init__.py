@@ -7,7 +7,8 @@ A map of the package; each module says in its first line to which kind of proces
             _results  <======   _upstream  schedulers  _crew  <=========
             _status  _progress             _court  _ladder  _usage
 
-      carried from one to another: _messages, over _channel; what the caller wants: _policy
+      carried from one to another: _messages, over _channel; what is big: _freight, in the _hold, by _lease
+      what the caller wants: _policy
       of all: _errors  _signals  _process  _instructions    leaves: _tree  _streams  _logs  _cpus  _memory
       on demand: util, which is _shared, over _segments  _robust  _pages
 

@@ -28,6 +28,7 @@ from taylorism._ledger import Job, Ledger
 from taylorism._messages import Done, End, Several, Start, State, WorkerDone
 from taylorism._policy import Policy
 from taylorism._shares import share_among
+from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
 
 __all__ = ["Batch", "Batches", "Seat"]
@@ -86,10 +87,19 @@ class Batches:
         Of the listener.
     verbose : bool
         Whether starts and reports are logged.
+    stowage : Stowage
+        Where their processes put what is big.
     """
 
     def __init__(
-        self, policy: Policy, ledger: Ledger, crew: Crew, upstream: Upstream, poller: select.poll, verbose: bool
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        crew: Crew,
+        upstream: Upstream,
+        poller: select.poll,
+        verbose: bool,
+        stowage: Stowage,
     ) -> None:
         watched = (policy.timeout, policy.memory_guard, policy.log_dir)
         self._allowed = policy.reuses and not verbose and all(each is None for each in watched)
@@ -97,6 +107,7 @@ class Batches:
         self._crew = crew
         self._upstream = upstream
         self._poller = poller
+        self._stowage = stowage
         self._by_pipe: dict[int, Batch] = {}
         self._silent: dict[int, Batch] = {}  # those that the loop waits for
         self._pipes = select.poll()  # of the others
@@ -232,6 +243,7 @@ class Batches:
         """Tell of one whose report is large."""
         number, seat, pid = batch.jobs[0].number, batch.seat, batch.hand.process.pid
         start = Start(number, done.name, pid, seat.scheduler_ticket, 1, done.began)
+        self._stowage.hand_on(frame, done.remark, batch.hand.berth, self._upstream.takes)
         self._upstream.tell(WorkerDone(done.name, number), frame.segments)
         why = "its process runs many short workers"
         self._upstream.note(End(number, State.DONE, done.ended, None, done.user, done.system, None, why, 1, start))

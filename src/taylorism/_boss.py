@@ -233,7 +233,7 @@ class Boss:
         try:
             _instructions.check_names(common_part, "common")
             sets = _instructions.gathered(individual)
-            packed = _instructions.pack(common_part, sets)
+            packed = self._link.pack(common_part, sets)
         except TaylorismError:
             if fatal:
                 self.stop_them_working()
@@ -689,7 +689,7 @@ class ControlMessenger:
         elif isinstance(order, dict):
             self.send([order])
         elif isinstance(order, list) and all(isinstance(each, dict) for each in order):
-            self._link.order({}, order, _instructions.pack({}, order))
+            self._link.order({}, order, self._link.pack({}, order))
         else:
             names = ", ".join(Boss.control_signals)
             raise UnknownOrder(

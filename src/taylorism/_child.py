@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from taylorism import _channel, _compat, _errors, _logs, _signals, _streams
+from taylorism import _channel, _compat, _errors, _freight, _logs, _signals, _streams
+from taylorism._hold import Berth
 from taylorism._messages import Failure, Notice, Outcome
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ class NoticePipe:
         Where to write.
     shown : int
         Characters of the report that go with it as text, for the log of a verbose Boss; 0 for none.
+    berth : Berth, optional
+        Where to put what is big.
     """
 
-    def __init__(self, fd: int, shown: int = 0) -> None:
+    def __init__(self, fd: int, shown: int = 0, berth: Berth | None = None) -> None:
         self.fd = fd
         self.shown = shown
+        self.berth = berth
 
     def put(self, result: Result) -> None:
         """Send `result`."""
@@ -49,13 +53,14 @@ class NoticePipe:
         if result.error is not None:
             return _failure(result.name, result.error, hopeless=result.hopeless)
         try:
-            segments = _channel.pack_object(result.report)
+            segments, remark = _freight.pack(result.report, self.berth)
         except Exception as trouble:
             error = _not_sendable(result, trouble)
             return _failure(result.name, error, status="transmission exception")
-        if not self.shown:
+        if not (self.shown or remark):
             return _PLAIN, segments
-        return Notice(Outcome.REPORT, text=_shown(result.report, self.shown)), segments
+        text = _shown(result.report, self.shown) if self.shown else ""
+        return Notice(Outcome.REPORT, text=text, remark=remark), segments
 
     def close(self) -> None:
         """Close the pipe."""

@@ -125,7 +125,9 @@ class Choices:
         known = [(name, value) for name, value in attributes.items() if name in self._known]
         texts = tuple(name for name, value in known if isinstance(value, str))
         hashed = tuple(name for name, value in known if type(value) in (tuple, footprints.FPList))
-        return _Choice(cls, resolved.copy(), tuple(self._given(cls, attributes)), texts, hashed)
+        given = tuple(self._given(cls, attributes))
+        kept = {**resolved, **{name: None for name, _, _ in given}}  # what is taken from each set may be big
+        return _Choice(cls, kept, given, texts, hashed)
 
     def _predictable(self, cls: Any, attributes: Mapping[str, Any]) -> bool:
         """Whether the shape alone decides if a class matches."""

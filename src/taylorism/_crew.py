@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _instructions, _logs, _oom, _streams, _tree
+from taylorism import _child, _instructions, _lease, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import InstructionsNotPicklable, TaylorismError
 from taylorism._hands import LINGER, Hand, Hands
+from taylorism._hold import Berth, Hold
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
 from taylorism._messages import Done, Notice, Outcome, Start, State
@@ -36,6 +37,7 @@ from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
 from taylorism._series import Series
 from taylorism._shares import given_share
+from taylorism._stowage import Stowage
 from taylorism._usage import Baseline, Lookout, Usage
 from taylorism._worker import Worker
 
@@ -82,6 +84,10 @@ class Member:
         The state that it ends in, once that is known.
     concluded : bool
         Whether main is being told of its end.
+    berth : Berth or None
+        Where its process puts what is big.
+    forks : int
+        By which it is known what it shares with us (`_lease.forks`).
     hand : Hand or None
         Its process, where that runs several workers.
     seat : str
@@ -109,6 +115,8 @@ class Member:
     out_of_memory: bool = False
     verdict: str = ""
     concluded: bool = False
+    berth: Berth | None = None
+    forks: int = 0
     hand: Hand | None = None
     seat: str = ""
 
@@ -172,6 +180,8 @@ class Crew:
         Whether the scheduler counts the memory that workers are seen to use.
     shared : mapping
         Instructions that are not copied, for the processes that run several workers.
+    stowage : Stowage, optional
+        Where workers put what is big.
 
     Attributes
     ----------
@@ -189,8 +199,10 @@ class Crew:
         policy: Policy,
         watchful: bool = False,
         shared: Mapping[str, Any] = _NOTHING,
+        stowage: Stowage | None = None,
     ) -> None:
         self._shared = shared
+        self._stowage = stowage or Stowage(Hold())
         self.hands = Hands(policy.max_tasks_per_child, poller)
         self.on_death: Callable[[Hand], None] = _nothing
         self._poller = poller
@@ -248,15 +260,21 @@ class Crew:
         hand = self.hands.free(share)
         if hand is None:
             return None
-        try:
-            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
-        except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
-            packed = None
-        if packed is None or not self.hands.give(hand, worker.name, packed):
+        if not self._given(hand, worker, job):
             self.hands.rest(hand)
             return None
         worker._process = hand.process
         return self._member(worker, job, hand.process, hand.inflow, hand)
+
+    def _given(self, hand: Hand, worker: Any, job: Job) -> bool:
+        """Give a worker's instructions to a process; return whether it could be told."""
+        try:
+            if (changes := job.changes()) is not None:
+                return self.hands.give_changed(hand, job, {**changes, "name": worker.name})
+            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
+        except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
+            return False
+        return self.hands.give(hand, worker.name, packed)
 
     def _fork(self, worker: Any, job: Job, share: int | None) -> Member:
         """Start a process for a worker; with a share, others may follow it there."""
@@ -268,7 +286,9 @@ class Crew:
             member = self._engage(worker, job, reader, writer, hand)
             worker.work()
             self._check_process(member)
+            member.forks = _lease.forks()
             if hand is not None:
+                hand.forks = member.forks
                 self.hands.engage(hand, member.process, member.inflow)
         except BaseException:
             os.close(reader)
@@ -282,22 +302,32 @@ class Crew:
     def _engage(self, worker: Any, job: Job, reader: int, writer: int, hand: Hand | None) -> Member:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
         os.set_blocking(reader, False)
-        worker.messenger = _child.NoticePipe(writer, self._shown)
+        berth = self._stowage.berth()
+        worker.messenger = _child.NoticePipe(writer, self._shown, berth)
+        if hand is not None:
+            hand.berth = berth
         token = _token(reader) if self._policy.sees_to_one or job.call else ""
         process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid(), hand))
         worker._process = process
-        return self._member(worker, job, process, Inflow(reader), hand, token)
+        return self._member(worker, job, process, Inflow(reader), hand, token, berth)
 
     def _member(
-        self, worker: Any, job: Job, process: Any, inflow: Inflow, hand: Hand | None, token: str = ""
+        self,
+        worker: Any,
+        job: Job,
+        process: Any,
+        inflow: Inflow,
+        hand: Hand | None,
+        token: str = "",
+        berth: Berth | None = None,
     ) -> Member:
         if not token and (self._policy.sees_to_one or job.call):
             token = _token(inflow.fd)
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         self._lookout.welcome()
-        return Member(
-            worker.name, worker, job, process, inflow, usage, token, logged, started=time.time(), hand=hand
-        )
+        member = Member(worker.name, worker, job, process, inflow, usage, token, logged, started=time.time())
+        member.hand, member.berth = hand, berth if hand is None else hand.berth
+        return member
 
     def _log_sizes(self, worker: Any) -> tuple[int, int]:
         directory = self._policy.log_dir
@@ -330,7 +360,7 @@ class Crew:
         if hand is None:
             _child.run(worker, self._policy.log_dir)
         else:
-            Series(hand.desk, self._shared, self._shown, self._policy.log_dir).live(worker)
+            Series(hand.desk, self._shared, worker.messenger, self._policy.log_dir, self._stowage.hold).live(worker)
 
     # -- notices and deaths ---------------------------------------------------------------------------
 
@@ -420,6 +450,8 @@ class Crew:
             self._lingering.remove(member)
 
     def _remove(self, member: Member) -> None:
+        if member.berth is not None and not member.succeeded:
+            member.berth.empty()
         del self._members[member.process.pid or 0]
         self.hands.gone(member.process.pid or 0)
         if member.ladder is not None:
@@ -494,6 +526,11 @@ class Crew:
     def is_here(self, member: Member) -> bool:
         """Whether a worker has not been dismissed yet."""
         return self._members.get(member.process.pid or 0) is member
+
+    def living_forks(self) -> list[int] | None:
+        """Return by which all that has been forked from us is known; None where there are strangers among it."""
+        known = {pid: member.forks for pid, member in self._members.items()} | self.hands.forks()
+        return None if set(_tree.children(os.getpid())) - known.keys() else list(known.values())
 
     @property
     def winding_up(self) -> bool:

@@ -19,7 +19,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from taylorism import _calls, _compat, _instructions
+from taylorism import _calls, _compat
 from taylorism._errors import BadOption, BossDied, BossEnded, TaylorismError, WaitTimeout, describe, quote
 from taylorism._link import Link
 from taylorism._messages import State
@@ -195,7 +195,7 @@ class Calls:
         sets: list[dict[str, Any]] = [
             {"name": f"{prefix}-{number}", _calls.ARGUMENTS: each} for each, number in numbered
         ]
-        packed = _instructions.pack(common, sets)
+        packed = self._link.pack(common, sets)
         numbers = self._link.order(common, sets, packed, calls=True)
         if len(numbers) < len(sets):
             raise _ended()

@@ -19,6 +19,7 @@ from taylorism import _channel, _instructions
 from taylorism._channel import ChannelClosed, Inflow, Outflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import InstructionsNotPicklable
+from taylorism._hold import Berth
 from taylorism._ledger import Job
 from taylorism._messages import Done
 from taylorism._process import ForkedProcess
@@ -69,6 +70,10 @@ class Hand:
         The short workers that it was given, if that is what it does.
     unbegun : int
         Workers that it was given and had not begun when it ended.
+    berth : Berth or None
+        Where it puts what is big.
+    forks : int
+        By which it is known what it shares with us (`_lease.forks`).
     spent : Spent
         What its workers have used so far.
     leave_by : float
@@ -88,6 +93,8 @@ class Hand:
     common: int = -1
     batch: Any = None
     unbegun: int = 0
+    berth: Berth | None = None
+    forks: int = 0
     outflow: Any = None
 
     @property
@@ -115,13 +122,28 @@ class Hand:
         Exception
             The marks cannot be pickled.
         """
+        self._send_packed([job.number for job in jobs], jobs, marks)
+
+    def give_changed(self, job: Job, changes: Mapping[str, Any]) -> None:
+        """Have it run a worker by itself, of instructions as main has packed them, with these changes.
+
+        Raises
+        ------
+        ChannelClosed
+            It has gone.
+        InstructionsNotPicklable
+            The changes cannot be pickled.
+        """
+        self._send_packed([str(changes["name"])], [job], changes)
+
+    def _send_packed(self, calls: Sequence[str | int], jobs: Sequence[Job], marks: Mapping[str, Any]) -> None:
         packed, common = _instructions.pack_one(dict(marks)), jobs[0].common
         assert common is not None
         segments: list[Any] = [job.packed for job in jobs]
         if self.common != common.number:
             segments.insert(0, common.packed)
             self.common = common.number
-        self._send([job.number for job in jobs], common.number, segments, packed)
+        self._send(calls, common.number, segments, packed)
 
     def _send(self, calls: Sequence[str | int], common: int, segments: list[Any], *marks: bytes) -> None:
         self.frames += 1
@@ -242,6 +264,25 @@ class Hands:
             return False
         self._see_to(hand)
         return True
+
+    def give_changed(self, hand: Hand, job: Job, changes: Mapping[str, Any]) -> bool:
+        """Have it run a worker, of what main has packed and changes to it; return whether it could be told.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            The changes cannot be pickled.
+        """
+        try:
+            hand.give_changed(job, changes)
+        except ChannelClosed:
+            return False
+        self._see_to(hand)
+        return True
+
+    def forks(self) -> dict[int, int]:
+        """Return, for each process, by which it is known what it shares with us."""
+        return {pid: hand.forks for pid, hand in self._all.items()}
 
     def give_several(self, hand: Hand, jobs: Sequence[Job], marks: Mapping[str, Any]) -> bool:
         """Have it run workers one after the other; return whether it could be told."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from taylorism._errors import BadInstructions, InstructionsNotPicklable, UnequalLengths, describe
@@ -104,8 +104,19 @@ class Packed(list[bytes]):
         self.handed: dict[int, tuple[object, ...]] = {}
 
 
-def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> Packed:
+def _dumped(value: object) -> bytes:
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def pack(
+    common: Mapping[str, Any], sets: Sequence[dict[str, Any]], dump: Callable[[object], bytes] = _dumped
+) -> Packed:
     """Pickle the common part, then each set.
+
+    Parameters
+    ----------
+    dump : callable
+        Pickles.
 
     Raises
     ------
@@ -115,7 +126,7 @@ def pack(common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> Packed:
     packed, which = Packed(), "common"
     with by_handle() as handed:
         for instructions in (dict(common), *sets):
-            packed.append(_pickled(instructions, which))
+            packed.append(_pickled(instructions, which, dump))
             which = "individual"
             if handed:
                 packed.handed[len(packed) - 1] = tuple(handed)
@@ -135,9 +146,11 @@ def pack_one(instructions: dict[str, Any]) -> bytes:
         return _pickled(instructions)
 
 
-def _pickled(instructions: dict[str, Any], which: str = "individual") -> bytes:
+def _pickled(
+    instructions: dict[str, Any], which: str = "individual", dump: Callable[[object], bytes] = _dumped
+) -> bytes:
     try:
-        return pickle.dumps(instructions, protocol=pickle.HIGHEST_PROTOCOL)
+        return dump(instructions)
     except Exception as trouble:
         raise InstructionsNotPicklable(
             f"the {which} instructions {_guilty(instructions)} cannot be sent to the workers, because they cannot "
@@ -152,18 +165,20 @@ def _guilty(instructions: dict[str, Any]) -> str:
 
 def _picklable(value: Any) -> bool:
     try:
-        pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        _dumped(value)
     except Exception:
         return False
     return True
 
 
-def unpack_common(packed: Any) -> dict[str, Any]:
+def unpack_common(packed: Any, load: Callable[[Any], Any] = pickle.loads) -> dict[str, Any]:
     """Load the common part, to be shared by all the sets of its call."""
-    common: dict[str, Any] = pickle.loads(packed)
+    common: dict[str, Any] = load(packed)
     return common
 
 
-def unpack(common: dict[str, Any], packed: Any) -> dict[str, Any]:
+def unpack(
+    common: dict[str, Any], packed: Any, load: Callable[[Any], Any] = pickle.loads
+) -> dict[str, Any]:
     """Load one set and merge: what is individual wins. The names are the same strings in all sets."""
-    return common | {sys.intern(name): value for name, value in pickle.loads(packed).items()}
+    return common | {sys.intern(name): value for name, value in load(packed).items()}

@@ -110,6 +110,8 @@ class Job:
         Its instructions as main has packed them, if they may be sent on like that.
     call : bool
         Whether it has a future, which is told of its failure: that stops nothing.
+    loaded : dict or None
+        Its instructions as they came, where something in them is big: it is kept as long as they may be sent on.
     """
 
     number: int
@@ -118,6 +120,14 @@ class Job:
     common: Common | None = None
     packed: bytes | None = None
     call: bool = False
+    loaded: dict[str, Any] | None = None
+
+    def changes(self) -> dict[str, Any] | None:
+        """Return how its instructions differ from what came, to be sent on as it came; None for small ones."""
+        before, now = self.loaded, self.instructions
+        if before is None or self.packed is None or before.keys() - now.keys():
+            return None
+        return {key: value for key, value in now.items() if key not in before or before[key] is not value}
 
     @property
     def name(self) -> str:

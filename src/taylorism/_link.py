@@ -13,6 +13,7 @@ closed: what an exception has left undone there is done by the next call, the ne
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import socket
 import time
@@ -21,16 +22,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from taylorism import _channel, _exits, _listener, _process, _streams, _tree
+from taylorism import _channel, _exits, _freight, _instructions, _listener, _process, _streams, _tree
 from taylorism._channel import Channel, ChannelClosed
 from taylorism._descriptors import close_all
 from taylorism._errors import TaylorismError
+from taylorism._hold import Berth, Hold
 from taylorism._messages import Cancel, NewSets, Order, Signal
 from taylorism._policy import Policy
 from taylorism._results import Results
 from taylorism._setup import Setup
 
 __all__ = ["Link"]
+
+_log = logging.getLogger("taylorism")
+
+#: what is logged where the system has nothing to make a `Hold` of
+_NO_HOLD = (
+    "big reports and instructions take the pipe: this system has no shared memory without a name (memfd, or a file "
+    "in /dev/shm), or too few descriptors are left"
+)
+#: what was logged so far
+_said: set[str] = set()
 
 #: seconds after which a waiting main looks again by itself: a signal handler may have read what it waits for
 _TICK = 1.0
@@ -84,7 +96,8 @@ class Link:
     ) -> None:
         self._pid = os.getpid()
         self._grace = policy.stop_grace
-        self.results = Results(policy.on_error)
+        self._hold = Hold()
+        self.results = Results(policy.on_error, self._hold)
         self._numbers = itertools.count()
         self._requests = itertools.count()
         self.begun = self.halted = self.closed = False
@@ -98,7 +111,9 @@ class Link:
         self._sockets: list[socket.SocketType] = []
         self._watches: list[int] = []
         self._channel = Channel()
-        self._setup = Setup(Channel(), self._pid, scheduler, shared, verbose, maxlenreport, policy)
+        self._setup = Setup(
+            Channel(), self._pid, scheduler, shared, verbose, maxlenreport, policy, hold=self._hold
+        )
         self.process: Any = self._listener(start_method)
 
     def _listener(self, start_method: str) -> Any:
@@ -108,6 +123,7 @@ class Link:
 
     def _become_listener(self) -> None:
         """In the fork: let go of main's ends, then be the listener."""
+        self._hold = Hold()  # that of the setup stays open
         for link in _alive:
             link._close()
         _listener.serve(self._setup)
@@ -139,6 +155,8 @@ class Link:
 
     def _tie(self) -> None:
         _streams.flush_quietly()
+        if not self._hold.open():
+            _say_once(logging.DEBUG, _NO_HOLD)
         self._channel, self._setup.channel = Channel.pair(self._sockets)
         self.process.start()
         self._setup.channel.close()
@@ -155,6 +173,22 @@ class Link:
         return self._user() is None
 
     # -- sending --------------------------------------------------------------------------------------
+
+    def pack(self, common: Mapping[str, Any], sets: Sequence[dict[str, Any]]) -> _instructions.Packed:
+        """Pickle sets of instructions, with what is big in them in the hold.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            Names the attribute and the cause.
+        """
+        berth = None if self.closed or not sets else self._hold.own_berth()
+        try:
+            return _instructions.pack(common, sets, lambda value: _dumped(value, berth))
+        except BaseException:
+            if berth is not None:
+                berth.empty()
+            raise
 
     def send(self, head: object, segments: Iterable[Any] = ()) -> None:
         """Send an order; a listener that is gone takes none, and that is no error here.
@@ -330,6 +364,7 @@ class Link:
     def _close(self) -> None:
         """Close all that is main's; to be repeated where it was interrupted."""
         self._channel.close()
+        self._hold.drop()
         self.on_close()
         self.on_close = _nothing
         close_all(self._watches)
@@ -401,6 +436,19 @@ class Link:
                 f"this Boss belongs to process {self._pid}, and this is process {os.getpid()}, a fork of it: "
                 "make a Boss of its own here."
             )
+
+
+def _dumped(value: object, berth: Berth | None) -> bytes:
+    packed, trouble = _freight.dump(value, berth)
+    if trouble:
+        _say_once(logging.WARNING, _freight.REMARK % ("instructions take", trouble))
+    return packed
+
+
+def _say_once(level: int, text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        _log.log(level, "%s", text)
 
 
 def _nothing() -> None:

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
-from taylorism import _blame, _channel, _errors, _instructions, _signals, _streams, _tree
+from taylorism import _blame, _errors, _freight, _instructions, _signals, _streams, _tree
 from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
@@ -56,6 +56,7 @@ from taylorism._messages import (
 )
 from taylorism._queues import PendingQueue
 from taylorism._setup import Setup
+from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
 
 __all__ = ["serve"]
@@ -137,11 +138,14 @@ class Listener:
         self._upstream.tell(Hello(_tree.mark_descendants()))
         shown = setup.maxlenreport if setup.verbose else 0
         measured = bool(getattr(setup.scheduler, "measured", False))
-        self._crew = Crew(self._poller, self._forget, shown, setup.policy, measured, setup.shared)
+        self._stowage = Stowage(setup.hold, _say_why_by_pipe)
+        self._crew = Crew(
+            self._poller, self._forget, shown, setup.policy, measured, setup.shared, self._stowage
+        )
         self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
         self._batches = Batches(
-            setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose
+            setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
         )
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
         self._clockless = _is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
@@ -174,6 +178,7 @@ class Listener:
             self._answer_cancels()
             self._report_the_end()
             self._upstream.flush(at_once=self._finished)
+            self._stowage.give_back(self._crew.living_forks)  # what was told holds on to workers
 
     # -- waiting --------------------------------------------------------------------------------------
 
@@ -261,7 +266,8 @@ class Listener:
             return
         accepted: list[Job] = []
         refused: list[tuple[Job, BaseException]] = []
-        for job, broken in _unpacked(frame, self._setup.policy.reuses):
+        keep = self._setup.policy.reuses
+        for job, broken in _unpacked(frame, keep, self._stowage.load, keep and self._ledger.queue is not None):
             error = broken or self._objection(job)
             if error is None:
                 accepted.append(job)
@@ -325,8 +331,11 @@ class Listener:
 
     def _listen_to(self, member: Member, dead: bool = False) -> None:
         notice = self._crew.hear(member, dead)
-        if notice is None or member.sentence:
-            return  # what a worker says when it has had its time, or was cancelled, comes too late
+        if notice is None:
+            return
+        if member.sentence:  # what a worker says when it has had its time, or was cancelled, comes too late
+            self._stowage.hand_on(notice, "", member.berth, taken=False)
+            return
         if member.succeeded:
             self._note_report(member, notice)
             if member.stays and not dead:
@@ -339,7 +348,8 @@ class Listener:
         if self._setup.verbose:
             _blame.say(logging.INFO, "%s", notice.head.text)
         if not self._clockless and self._ledger.queue is None:
-            self._ledger.done(member.name, _opened(notice))
+            self._ledger.done(member.name, self._stowage.copied(notice.segments))
+        self._stowage.hand_on(notice, notice.head.remark, member.berth, self._upstream.takes)
         self._upstream.tell(WorkerDone(member.name, member.job.number), notice.segments)
 
     def _release(self, member: Member) -> None:
@@ -465,6 +475,10 @@ class Listener:
 # ---------------------------------------------------------------------------------------------------------
 
 
+def _say_why_by_pipe(why: str) -> None:
+    _blame.say(logging.WARNING, _freight.REMARK, "reports take", why)
+
+
 def _is_ours(asked: Any) -> bool:
     """Whether what is asked, a scheduler or its queue, is of this package, where none has a clock of its own."""
     if isinstance(asked, PendingQueue):
@@ -472,37 +486,37 @@ def _is_ours(asked: Any) -> bool:
     return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
-def _unpacked(frame: Frame, keep: bool) -> Iterator[tuple[Job, BaseException | None]]:
+def _unpacked(
+    frame: Frame, keep: bool, load: Callable[[Any], Any], stays: bool
+) -> Iterator[tuple[Job, BaseException | None]]:
     """Yield a job for each set that main sent, with what is wrong where it does not load.
 
     Parameters
     ----------
     keep : bool
         Whether it is to be sent on as it came.
+    load : callable
+        Loads what main has packed.
+    stays : bool
+        Whether no scheduler of the user's may change it within, so that what is big need not be packed again.
     """
     common: dict[str, Any] = {}
     broken: Exception | None = None
     try:
-        common = _instructions.unpack_common(frame.segments[0])
+        common = _instructions.unpack_common(frame.segments[0], load)
     except Exception as trouble:
         broken = trouble
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0])) if keep else None
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
-            instructions, calls = _instructions.unpack(common, packed), frame.head.calls
+            instructions, calls = _instructions.unpack(common, packed, load), frame.head.calls
             job = Job(number, instructions, common=shared, packed=bytes(packed) if keep else None, call=calls)
+            if stays and (_freight.is_bill(packed) or _freight.is_bill(frame.segments[0])):
+                job.loaded = dict(instructions)
             error = broken
         except Exception as trouble:
             job, error = Job(number, {}, call=frame.head.calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
-
-
-def _opened(notice: Frame) -> Any:
-    """Load a report for a scheduler of the user's; main will say what is wrong with one that does not load."""
-    try:
-        return _channel.open_object(notice.segments)
-    except Exception:
-        return None
 
 
 def _packed(instructions: dict[str, Any]) -> bytes:

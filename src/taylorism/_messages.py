@@ -63,7 +63,7 @@ class State:
 
 @dataclass(frozen=True)
 class NewSets:
-    """Order: sets of instructions. Segments: the pickled common part, then one pickle for each set.
+    """Order: sets of instructions. Segments: the pickled common part, then one pickle, or bill, for each set.
 
     Attributes
     ----------
@@ -125,18 +125,21 @@ class Failure:
 class Notice:
     """Notice of a worker: how its task ended.
 
-    Segments: the pickled report and its large buffers, or the packed exception.
+    Segments: the pickled report and its large buffers, or their bill (`_freight`), or the packed exception.
 
     Attributes
     ----------
     hopeless : bool
         Whether another trial would only fail again.
+    remark : str
+        Why a big report came through the pipe.
     """
 
     outcome: Outcome
     text: str = ""
     failure: Failure | None = None
     hopeless: bool = False
+    remark: str = ""
 
 
 class Done(NamedTuple):
@@ -154,6 +157,7 @@ class Done(NamedTuple):
     system: float
     peak: int
     text: str = ""
+    remark: str = ""
 
     @property
     def outcome(self) -> Outcome:

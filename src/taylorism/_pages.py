@@ -1,45 +1,22 @@
-"""Leaf, any process: shared pages, mapped; the C library's `mmap` and its family.
+"""Leaf, any process: shared pages, mapped.
 
 An array of numpy can be laid over a `Pages` by ``numpy.asarray``, and keeps it mapped. This module
 does without numpy itself.
+
+Python's own mmap module was tried first: until 3.13 each of its objects keeps a second descriptor,
+which it does not show, and it can neither be protected afterwards nor be mapped a second time.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import weakref
-from typing import Any
+
+from taylorism._libc import check_mapped, libc
 
 __all__ = ["Pages", "libc"]
-
-# Python's own mmap module was tried first: until 3.13 each of its objects keeps a second
-# descriptor, which it does not show, and it can neither be protected afterwards nor be mapped a
-# second time.
-libc: Any = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-]
-libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def _check_mapped(address: int | None, size: int) -> int:
-    """Return what mmap or mremap returned, or raise what went wrong."""
-    if address is not None and address != ctypes.c_void_p(-1).value:
-        return address
-    code = ctypes.get_errno()
-    text = f"cannot map {size / 2**20:.1f} MiB of shared memory: {os.strerror(code)}"
-    raise MemoryError(text) if code == errno.ENOMEM else OSError(code, text)
 
 
 def _huge_page() -> int:
@@ -60,7 +37,7 @@ def _place_for(size: int) -> int | None:
     if not 0 < _HUGE <= size:
         return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    address = _check_mapped(libc.mmap(None, size + _HUGE, 0, flags, -1, 0), size)
+    address = check_mapped(libc.mmap(None, size + _HUGE, 0, flags, -1, 0), size)
     libc.munmap(address, size + _HUGE)
     return -(-address // _HUGE) * _HUGE
 
@@ -71,7 +48,7 @@ def _mapped_again(address: int, size: int) -> int:
     remap = libc.mremap
     remap.restype = ctypes.c_void_p
     remap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
-    return _check_mapped(remap(address, 0, size, 1), size)
+    return check_mapped(remap(address, 0, size, 1), size)
 
 
 class Pages:
@@ -106,7 +83,7 @@ class Pages:
         offset = offset if descriptor >= 0 else 0
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         address = libc.mmap(_place_for(size), size, protection, flags, descriptor, offset)
-        return cls(_check_mapped(address, size), size, writable=True)
+        return cls(check_mapped(address, size), size, writable=True)
 
     @classmethod
     def reading(cls, address: int, size: int) -> Pages:

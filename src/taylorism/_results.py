@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from taylorism import _channel, _errors
+from taylorism import _channel, _errors, _freight
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
+from taylorism._hold import Hold
 from taylorism._messages import (
     Cancelled,
     End,
@@ -103,6 +104,8 @@ class Results:
     ----------
     on_error : {'stop', 'finish', 'collect'}
         What the failure of a worker leads to.
+    hold : Hold, optional
+        Where the big buffers of reports are.
 
     Attributes
     ----------
@@ -124,8 +127,10 @@ class Results:
         What came of them, by number, until the futures are told: a word of `State`, and the value or exception.
     """
 
-    def __init__(self, on_error: str = "stop") -> None:
+    def __init__(self, on_error: str = "stop", hold: Hold | None = None) -> None:
         self._on_error = on_error
+        self._hold = hold
+        self._settled: set[Any] = set()  # the numbers of the events that have brought big reports
         self.fatal: BaseException | None = None
         self.over = False
         self.snapshot = False
@@ -235,15 +240,25 @@ class Results:
         self._move(event.number, _LEAVING)
 
     def _open_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
-        """Open a report; one that does not open is a failure of its worker."""
+        """Open a report; one that does not open is a failure of its worker.
+
+        A big one is opened once: its memory may have been given back when this is done again. For the same reason,
+        that of one which does not open is kept until the end.
+        """
         try:
-            report = _errors.load_surely(lambda: _channel.open_object(segments))
+            if number not in self._settled:
+                found = _errors.load_surely(lambda: _freight.loaded(segments, self._hold))
+                self._keep(number, event, found.value)
+                self._settle(number, found)
         except _errors.NotLoadable as trouble:
             failure, error = _not_opened(event.name, trouble.__cause__ or trouble)
             stops = self._on_error == "stop" and event.number not in self.calls
             self._fail(failure, error, event.number, stops)
-        else:
-            self._keep(number, event, report)
+
+    def _settle(self, number: Any, found: _freight.Loaded) -> None:
+        if found.uses:
+            self._settled.add(number)
+            found.settle()
 
     def _keep(self, number: int, event: WorkerDone, report: object) -> None:
         if event.number in self.calls:

@@ -22,8 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from taylorism import _channel, _child, _compat, _cpus, _hiring, _instructions, _signals, _worker
+from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals, _worker
 from taylorism._channel import Frame, Inflow
+from taylorism._hold import Hold
 from taylorism._messages import Done
 
 __all__ = ["Desk", "Series"]
@@ -118,17 +119,22 @@ class Series:
         The process's own.
     shared : mapping
         Instructions that are not copied.
-    shown : int
-        Characters of each report that go with it as text.
+    messenger : NoticePipe
+        Where all of them leave their notices.
     log_dir : str or None
         Where each Worker's output goes.
+    hold : Hold
+        Where big instructions are.
     """
 
-    def __init__(self, desk: Desk, shared: Mapping[str, Any], shown: int, log_dir: str | None) -> None:
+    def __init__(
+        self, desk: Desk, shared: Mapping[str, Any], messenger: _child.NoticePipe, log_dir: str | None, hold: Hold
+    ) -> None:
         self._desk = desk
         self._shared = shared
         self._log_dir = log_dir
-        self._messenger = _child.NoticePipe(desk.notices, shown)
+        self._messenger = messenger
+        self._hold = hold
         self._inflow = Inflow(desk.orders)
         self._permits = _Permits(desk.permits)
         self._sets = self._permitted()
@@ -158,19 +164,25 @@ class Series:
         """Send a report, and say whether this process goes on."""
         stays = self._surroundings.restore(self._bound)
         head, segments = self._messenger.packed(result)
-        if self._number is not None and stays and len(segments) == 1 and isinstance(head, bytes):
+        if self._number is not None and stays and len(segments) == 1 and self._is_plain(head, segments):
             # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
             record = _channel.pack_record(self._number, result.name, segments[0], meter.began, time.time())
             _channel.write_all(self._desk.notices, [record])
             return
         if isinstance(head, bytes) or head.failure is None:
-            head = Done(stays, result.name, *meter.read(), "" if isinstance(head, bytes) else head.text)
+            told = ("", "") if isinstance(head, bytes) else (head.text, head.remark)
+            head = Done(stays, result.name, *meter.read(), *told)
             _channel.write_all(self._desk.notices, _channel.encode(tuple(head), segments))
         else:
             _channel.write_all(self._desk.notices, _channel.encode(head, segments))
             _child.leave(1)
         if not stays:
             _child.leave(0)
+
+    @staticmethod
+    def _is_plain(head: Any, segments: list[Any]) -> bool:
+        """Whether the listener need not look at a report."""
+        return isinstance(head, bytes) and not _freight.is_bill(segments[0])
 
     def _next(self, interruption: _signals.Interruption, before: _signals.Interruption) -> Any:
         """Wait for a set, and build its Worker; None when no more will come."""
@@ -195,7 +207,7 @@ class Series:
             for call, packed in zip(calls, segments, strict=True):
                 if not self._permits.take(sequence):
                     break
-                self._number = call if marks else None
+                self._number = call if isinstance(call, int) else None
                 yield self._hired(call, packed)
 
     def _with_common(self, common: int, calls: Sequence[Any], segments: Sequence[Any]) -> Sequence[Any]:
@@ -204,7 +216,7 @@ class Series:
             self._common = {}
             return segments
         if len(segments) > len(calls):
-            self._sent = _instructions.unpack_common(segments[0])
+            self._sent = _instructions.unpack_common(segments[0], self._load)
             segments = segments[1:]
         self._common = self._sent
         return segments
@@ -213,7 +225,7 @@ class Series:
         """Build a Worker; where that fails, the process ends with it."""
         instructions: dict[str, Any] = {}
         try:
-            instructions = _instructions.unpack(self._common, packed) | self._marks
+            instructions = _instructions.unpack(self._common, packed, self._load) | self._marks
             worker = _hiring.hire(instructions, self._shared)
         except Exception as error:
             hopeless = isinstance(error, _hiring.HOPELESS)
@@ -222,6 +234,10 @@ class Series:
             _child.leave(1)
         worker.messenger = self._messenger
         return worker
+
+    def _load(self, packed: Any) -> Any:
+        """Load instructions; what is big in them is copied, for the listener gives it back when they are done."""
+        return _freight.load_copy([packed], self._hold)
 
     def _frames(self) -> Iterator[Frame]:
         poller = select.poll()

@@ -25,6 +25,7 @@ from typing import Any
 import footprints
 
 from taylorism._channel import Channel
+from taylorism._hold import Hold
 from taylorism._policy import Policy
 from taylorism._queues import PendingQueue
 from taylorism.schedulers import queue_of
@@ -59,6 +60,8 @@ class Setup:
         Characters of a report that are logged.
     policy : Policy
         What the caller wants on failure, time and output.
+    hold : Hold
+        Where big buffers cross.
     queue : PendingQueue or None
         That of the scheduler, if it has one.
     """
@@ -71,6 +74,7 @@ class Setup:
     maxlenreport: int
     policy: Policy
     forked: bool = field(default=True)
+    hold: Hold = field(default_factory=Hold)
     queue: PendingQueue | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +90,7 @@ class Setup:
             "directory": _directory(),
             "environment": dict(os.environ),
             "fd": DupFd(self.channel.fd),
+            "hold": list(map(DupFd, self.hold.descriptors)),
             "settings": _pickled(
                 (
                     self.main_pid,
@@ -112,7 +117,14 @@ class Setup:
         self.main_pid, self.scheduler, self.shared, self.verbose, self.maxlenreport, self.policy = settings
         self.queue = queue_of(self.scheduler)
         self.channel = Channel(socket.socket(fileno=state["fd"].detach()))
+        self.hold = Hold([_private(each.detach()) for each in state["hold"]])
         self.forked = False
+
+
+def _private(descriptor: int) -> int:
+    """Return a descriptor that the programs which workers start do not inherit."""
+    os.set_inheritable(descriptor, False)
+    return descriptor
 
 
 def _directory() -> str:

@@ -72,6 +72,11 @@ class Upstream:
             self._tell_movements()  # they come before what may be the last word on them
         self._channel.outflow.push(_channel.encode(to_wire(event), segments))
 
+    @property
+    def takes(self) -> bool:
+        """Whether main is told of anything."""
+        return self.open and not self.deaf
+
     def note(self, move: End | Callable[[], Start | None]) -> None:
         """Have main know of a start or an end, with others that come close upon it, or with a report.
 
