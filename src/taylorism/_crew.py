@@ -209,6 +209,7 @@ class Crew:
         self._forget = forget
         self._shown = shown
         self._policy = policy
+        self._reuses = policy.reuses
         self._baseline = Baseline()
         self._lookout = Lookout(watchful or policy.memory_guard is not None)
         self._overdrawn: list[Member] = []
@@ -237,16 +238,13 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
-        share = given_share(worker) if self._may_stay(worker) else None
-        member = None if share is None else self._hand_over(worker, job, share)
-        if member is None:
-            member = self._fork(worker, job, share)
+        if self._reuses and type(worker).work is Worker.work:
+            share = given_share(worker)
+            member = self._hand_over(worker, job, share) or self._fork(worker, job, share)
+        else:
+            member = self._fork(worker, job, None)
         self._welcome(member, seconds)
         return member
-
-    def _may_stay(self, worker: Any) -> bool:
-        """Whether the process of a worker may run others, and that of another may run it."""
-        return self._policy.reuses and type(worker).work is Worker.work
 
     def adopt(self, seat: Any, job: Job, hand: Hand) -> Member:
         """Make a member of a worker that a process is at, which runs short ones."""
@@ -353,10 +351,11 @@ class Crew:
             _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
-        for pipe in {*self._by_pipe, *self.hands.pipes()}:
+        for pipe in {*self._by_pipe, *self.hands.pipes()} if self._reuses else self._by_pipe:
             os.close(pipe)
         self._forget()
-        self.hands.forget(hand)
+        if self._reuses:
+            self.hands.forget(hand)
         if hand is None:
             _child.run(worker, self._policy.log_dir)
         else:
@@ -398,10 +397,6 @@ class Crew:
             self._see_to_orphans(member)
         self.hands.rest(member.hand)
 
-    def supply(self, ready: Iterable[int]) -> None:
-        """Send the rest of their orders to those that had no room for them."""
-        self.hands.supply(ready)
-
     def _hang_up(self, member: Member) -> None:
         pipe, member.inflow.fd = member.inflow.fd, -1
         if pipe >= 0:
@@ -414,17 +409,21 @@ class Crew:
         while ended := _next_ended():
             pid, status, rusage = ended
             self._spared_pids.discard(pid)
-            hand = self.hands.of(pid)
-            if hand is not None and hand.batch is not None:
-                self.on_death(hand)
+            if self._reuses:
+                self._note_death_in_batch(pid)
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
                 self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
                 self._members[pid].note_end(status, rusage)
-            else:
+            elif self._reuses:
                 self.hands.gone(pid)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
+
+    def _note_death_in_batch(self, pid: int) -> None:
+        hand = self.hands.of(pid)
+        if hand is not None and hand.batch is not None:
+            self.on_death(hand)
 
     def _has_run_out(self) -> bool:
         """Whether the kernel has killed for want of memory since the last time."""
@@ -453,7 +452,8 @@ class Crew:
         if member.berth is not None and not member.succeeded:
             member.berth.empty()
         del self._members[member.process.pid or 0]
-        self.hands.gone(member.process.pid or 0)
+        if self._reuses:
+            self.hands.gone(member.process.pid or 0)
         if member.ladder is not None:
             self._alone.remove(member.ladder)
 
@@ -540,7 +540,7 @@ class Crew:
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
-        if self._members or self.hands:
+        if self._members or (self._reuses and self.hands):
             return False
         return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
 
@@ -551,7 +551,7 @@ class Crew:
     @property
     def next_deadline(self) -> float:
         """When `enforce` or `overdue` has something to do, on the monotonic clock."""
-        due = min(self._lookout.next_look, self._chore_at, self.hands.next_deadline)
+        due = min(self._lookout.next_look, self._chore_at)
         if self._lingering:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
@@ -567,7 +567,6 @@ class Crew:
         now = time.monotonic()
         while self._lingering and self._lingering[0].leave_by <= now:
             self._lingering.pop(0).process.kill()
-        self.hands.enforce(now)
         for ladder in self._ladders:
             ladder.descend(now)
         if self._chore_at <= now:

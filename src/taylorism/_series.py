@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals, _worker
+from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals
 from taylorism._channel import Frame, Inflow
 from taylorism._hold import Hold
 from taylorism._messages import Done
@@ -147,7 +147,6 @@ class Series:
 
     def live(self, worker: Any) -> NoReturn:
         """Run `worker`, then what is ordered; leave when no more will come, or one has failed."""
-        _worker.be_unobserved()
         interruption, meter = _signals.Interruption(), _Meter()
         while worker is not None:
             meter.begin()

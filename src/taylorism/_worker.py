@@ -25,7 +25,7 @@ _unobserved: dict[type, bool] | None = None
 
 
 def be_unobserved() -> None:
-    """In a process that runs several workers: do not tell the collector of each, which is a third of its making."""
+    """In the listener and its workers: do not tell the collector of each, which is a third of the making of one."""
     global _unobserved
     _unobserved = {}
 
