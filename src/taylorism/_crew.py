@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _instructions, _logs, _oom, _streams, _tree
+from taylorism import _channel, _child, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import InstructionsNotPicklable, TaylorismError
@@ -226,7 +226,10 @@ class Crew:
             The system refuses a pipe or a process.
         """
         share = given_share(worker) if self._may_stay(worker) else None
-        member = None if share is None else self._hand_over(worker, job, share)
+        try:
+            member = None if share is None else self._hand_over(worker, job, share)
+        except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
+            member, share = None, None  # or there would be one process more for each
         if member is None:
             member = self._fork(worker, job, share)
         self._welcome(member, seconds)
@@ -244,15 +247,22 @@ class Crew:
         return member
 
     def _hand_over(self, worker: Any, job: Job, share: int) -> Member | None:
-        """Have a process that is there run a worker; None where there is none, or it cannot be told."""
+        """Have a process that is there run a worker; None where there is none, or it has gone.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            It cannot be told.
+        """
         hand = self.hands.free(share)
         if hand is None:
             return None
         try:
-            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
-        except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
-            packed = None
-        if packed is None or not self.hands.give(hand, worker.name, packed):
+            given = self.hands.give(hand, worker.name, {**job.instructions, "name": worker.name})
+        except InstructionsNotPicklable:
+            self.hands.rest(hand)
+            raise
+        if not given:
             self.hands.rest(hand)
             return None
         worker._process = hand.process
@@ -347,6 +357,8 @@ class Crew:
         if notice is not None:
             member.notice = notice
             member.deadline = _NEVER
+            if member.seat:
+                member.name = _name_in(notice)
         if member.stays:
             return notice
         if notice is not None:
@@ -577,7 +589,15 @@ def _first(ready: dict[int, Frame]) -> Frame | None:
     if not ready:
         return None
     frame = ready.pop(min(ready))
+    if isinstance(frame.head, list):  # it has done just when it was taken out of a batch
+        _, name, began, ended, user, system, peak, report = next(_channel.records(frame.segments[0]))
+        return Frame(Done(True, name, began, ended, user, system, peak), (report,))
     return frame._replace(head=Done(*frame.head)) if isinstance(frame.head, tuple) else frame
+
+
+def _name_in(notice: Frame) -> str:
+    """Return the name that a worker says it has, of which not even the set may have been known."""
+    return str(notice.head.name if isinstance(notice.head, Done) else notice.head.failure.name)
 
 
 def _token(pipe: int) -> str:

@@ -69,6 +69,8 @@ class Hand:
         The short workers that it was given, if that is what it does.
     unbegun : int
         Workers that it was given and had not begun when it ended.
+    lost : int
+        Permits for what it could not be given, since it had gone.
     spent : Spent
         What its workers have used so far.
     leave_by : float
@@ -88,6 +90,7 @@ class Hand:
     common: int = -1
     batch: Any = None
     unbegun: int = 0
+    lost: int = 0
     outflow: Any = None
 
     @property
@@ -95,15 +98,17 @@ class Hand:
         """Whether it will be given nothing more."""
         return self.outflow is None
 
-    def give(self, name: str, packed: Any) -> None:
+    def give(self, name: str, instructions: Mapping[str, Any]) -> None:
         """Have it run a worker of that name, of these instructions.
 
         Raises
         ------
         ChannelClosed
             It has gone.
+        InstructionsNotPicklable
+            They cannot be sent.
         """
-        self._send([name], -1, [packed])
+        self._send([name], [_instructions.pack_one(dict(instructions))])
 
     def give_several(self, jobs: Sequence[Job], marks: Mapping[str, Any]) -> None:
         """Have it run workers one after the other, of instructions as main has packed them, with these marks.
@@ -121,19 +126,23 @@ class Hand:
         if self.common != common.number:
             segments.insert(0, common.packed)
             self.common = common.number
-        self._send([job.number for job in jobs], common.number, segments, packed)
+        self._send([job.number for job in jobs], segments, packed)
 
-    def _send(self, calls: Sequence[str | int], common: int, segments: list[Any], *marks: bytes) -> None:
+    def _send(self, calls: Sequence[str | int], segments: list[Any], *marks: bytes) -> None:
         self.frames += 1
         self.left -= len(calls)
         os.write(self.permits[1], bytes((self.frames % 256,)) * len(calls))
-        self.outflow.push(_channel.encode((self.frames, common, calls, *marks), segments))
-        self.outflow.flush()
+        self.outflow.push(_channel.encode((self.frames, calls, *marks), segments))
+        try:
+            self.outflow.flush()
+        except ChannelClosed:
+            self.lost += len(calls)
+            raise
 
     def take_back(self) -> int:
         """Take back what it has not begun; return how many workers that were."""
         try:
-            return len(os.read(self.permits[0], 4096))
+            return max(0, len(os.read(self.permits[0], 4096)) - self.lost)
         except BlockingIOError:
             return 0
 
@@ -234,10 +243,16 @@ class Hands:
             self._send_away(hand)
         return None
 
-    def give(self, hand: Hand, name: str, packed: Any) -> bool:
-        """Have it run a worker; return whether it could be told."""
+    def give(self, hand: Hand, name: str, instructions: Mapping[str, Any]) -> bool:
+        """Have it run a worker; return whether it is still there.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            They cannot be sent.
+        """
         try:
-            hand.give(name, packed)
+            hand.give(name, instructions)
         except ChannelClosed:
             return False
         self._see_to(hand)
