@@ -276,7 +276,9 @@ class Listener:
         return _blame.judged(judge, job) if known and callable(judge) else None
 
     def _cancel(self, order: Cancel) -> None:
-        """Take what is wanted out of the queue, and stop what of it runs."""
+        """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
+        if self._finished:
+            return
         wanted, found = set(order.wanted), set[int | str]()
         self._batches.find(wanted)
         for job in self._ledger.withdraw(wanted):
@@ -315,9 +317,7 @@ class Listener:
         self._crew.supply(self._ready)
         for member in self._crew.heard(self._ready):
             self._listen_to(member)
-        done, members = self._batches.heard(self._ready)
-        self._news = self._news or done
-        for member in members:
+        for member in self._batches.heard(self._ready):
             self._listen_to(member)
 
     def _listen_to(self, member: Member, dead: bool = False) -> None:
@@ -370,7 +370,9 @@ class Listener:
         for member in self._crew.enforce():
             _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
-        self._news = self._batches.enforce(time.monotonic()) or self._news
+        self._batches.enforce(time.monotonic())
+        if self._batches.has_news():
+            self._news, self._launcher.crowded = True, False
         for member in self._crew.overdue():
             self._court.expire(member)
         for member in self._crew.overdrawn():
