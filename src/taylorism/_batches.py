@@ -226,6 +226,9 @@ class Batches:
 
     def _pass_on(self, batch: Batch, frame: Frame) -> None:
         pid, seat = batch.hand.process.pid, batch.seat
+        if isinstance(frame.head, int):
+            self._hand_back(batch)
+            return
         if isinstance(frame.head, list):
             self._upstream.tell(Several(pid, seat.scheduler_ticket), frame.segments)
             count = len(frame.head)
@@ -237,6 +240,15 @@ class Batches:
         now = time.monotonic()
         self._expect((now - batch.heard) / count)
         batch.heard = now
+        self._wake(batch)
+
+    def _hand_back(self, batch: Batch) -> None:
+        """Have one be hired here that is not set to work as others are (`Worker.work`)."""
+        job = batch.jobs.popleft()
+        job.packed = None
+        self._forget_names([job])
+        self._ledger.give_back([job])
+        self._news, batch.heard = True, time.monotonic()
         self._wake(batch)
 
     def _tell_one(self, batch: Batch, done: Done, frame: Frame) -> None:

@@ -27,6 +27,7 @@ from taylorism import _channel, _child, _compat, _cpus, _hiring, _instructions, 
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._messages import Done
+from taylorism._worker import Worker
 
 __all__ = ["Desk", "Series"]
 
@@ -145,8 +146,8 @@ class _Surroundings:
         return list(map(_is_shut, self.streams)) == self.shut and all(map(_is_open, self.standing))
 
     def _restore_place(self) -> None:
-        if self.directory is not None and _directory() != self.directory:
-            os.chdir(self.directory)
+        if _directory() != self.directory:
+            os.chdir(self.directory or "")  # which raises, where there was none to go back to
         if _compat.environment() != self.environment:
             _compat.set_environment(self.environment)
         if self.cpus is not None and _cpus.read_mask() != self.cpus:
@@ -240,7 +241,15 @@ class Series:
                 if not self._permits.take(sequence):
                     break
                 self._number = call if marks else None
-                yield self._hired(call, packed, parts)
+                worker = self._hired(call, packed, parts)
+                if marks and type(worker).work is not Worker.work:
+                    self._decline(call)
+                else:
+                    yield worker
+
+    def _decline(self, number: int) -> None:
+        """Have the listener set a Worker to work that says itself how that is done."""
+        _channel.write_all(self._desk.notices, _channel.encode(number))
 
     def _hired(self, call: str | int, packed: Any, parts: Sequence[_Part]) -> Any:
         """Build a Worker; where that fails, the process ends with it."""
