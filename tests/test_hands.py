@@ -94,7 +94,7 @@ def test_descriptors_of_a_process_do_not_grow():
     boss.set_instructions(*do("open_files", *range(30)))
     boss.wait(10)
     until(lambda: len(children_of(boss)) <= 2)
-    assert len(os.listdir(f"/proc/{boss._process.pid}/fd")) <= listener + 4
+    assert len(os.listdir(f"/proc/{boss._process.pid}/fd")) <= listener + 8  # of two processes that wait
     boss.wait_till_finished()
     assert len({pid for pid, _ in found}) >= 14 and max(count for _, count in found) < 25
 
@@ -207,8 +207,8 @@ boss = working(*do("nap", *range(10)), max_tasks_per_child=None, scheduler=slots
 boss.wait(10)
 pids = [int(x) for x in open(f"/proc/{{boss._process.pid}}/task/{{boss._process.pid}}/children").read().split()]
 boss.set_instructions(*do("nap", *range(100000)))
-print(boss._process.pid, *pids, flush=True)
 try:
+    print(boss._process.pid, *pids, flush=True)
     boss.wait_till_finished()
 except KeyboardInterrupt:
     boss.stop_them_working()

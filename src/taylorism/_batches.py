@@ -315,8 +315,10 @@ class Batches:
         self._news = self._news or bool(back)
 
     def take_back_all(self) -> None:
-        """Have pending again all that is not begun."""
+        """Have pending again all that is not begun, after what has done was heard."""
         for batch in list(self._by_pipe.values()):
+            batch.hand.inflow.pull()
+            self._take(batch)
             self._take_back(batch)
             self._settle(batch)
 
