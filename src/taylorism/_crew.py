@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _instructions, _lease, _logs, _oom, _streams, _tree
+from taylorism import _channel, _child, _lease, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import InstructionsNotPicklable, TaylorismError
@@ -239,8 +239,7 @@ class Crew:
             The system refuses a pipe or a process.
         """
         if self._reuses and type(worker).work is Worker.work:
-            share = given_share(worker)
-            member = self._hand_over(worker, job, share) or self._fork(worker, job, share)
+            member = self._reuse(worker, job)
         else:
             member = self._fork(worker, job, None)
         self._welcome(member, seconds)
@@ -254,25 +253,40 @@ class Crew:
         return member
 
     def _hand_over(self, worker: Any, job: Job, share: int) -> Member | None:
-        """Have a process that is there run a worker; None where there is none, or it cannot be told."""
+        """Have a process that is there run a worker; None where there is none, or it has gone.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            It cannot be told.
+        """
         hand = self.hands.free(share)
         if hand is None:
             return None
-        if not self._given(hand, worker, job):
+        try:
+            given = self._give(hand, worker, job)
+        except InstructionsNotPicklable:
+            self.hands.rest(hand)
+            raise
+        if not given:
             self.hands.rest(hand)
             return None
         worker._process = hand.process
         return self._member(worker, job, hand.process, hand.inflow, hand)
 
-    def _given(self, hand: Hand, worker: Any, job: Job) -> bool:
-        """Give a worker's instructions to a process; return whether it could be told."""
+    def _give(self, hand: Hand, worker: Any, job: Job) -> bool:
+        """Give a worker's instructions to a process; return whether that is still there."""
+        if (changes := job.changes()) is not None:
+            return self.hands.give_changed(hand, job, {**changes, "name": worker.name})
+        return self.hands.give(hand, worker.name, {**job.instructions, "name": worker.name})
+
+    def _reuse(self, worker: Any, job: Job) -> Member:
+        """Set a worker to work in a process that is there, or in one that others may follow it into."""
+        share = given_share(worker)
         try:
-            if (changes := job.changes()) is not None:
-                return self.hands.give_changed(hand, job, {**changes, "name": worker.name})
-            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
+            return self._hand_over(worker, job, share) or self._fork(worker, job, share)
         except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
-            return False
-        return self.hands.give(hand, worker.name, packed)
+            return self._fork(worker, job, None)  # or there would be one process more for each
 
     def _fork(self, worker: Any, job: Job, share: int | None) -> Member:
         """Start a process for a worker; with a share, others may follow it there."""
@@ -376,6 +390,8 @@ class Crew:
         if notice is not None:
             member.notice = notice
             member.deadline = _NEVER
+            if member.seat:
+                member.name = _name_in(notice)
         if member.stays:
             return notice
         if notice is not None:
@@ -617,7 +633,15 @@ def _first(ready: dict[int, Frame]) -> Frame | None:
     if not ready:
         return None
     frame = ready.pop(min(ready))
+    if isinstance(frame.head, list):  # it has done just when it was taken out of a batch
+        _, name, began, ended, report = next(_channel.records(frame.segments[0]))
+        return Frame(Done(True, name, began, ended, None, None, 0), (report,))
     return frame._replace(head=Done(*frame.head)) if isinstance(frame.head, tuple) else frame
+
+
+def _name_in(notice: Frame) -> str:
+    """Return the name that a worker says it has, of which not even the set may have been known."""
+    return str(notice.head.name if isinstance(notice.head, Done) else notice.head.failure.name)
 
 
 def _token(pipe: int) -> str:

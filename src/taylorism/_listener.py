@@ -289,7 +289,9 @@ class Listener:
         return _blame.judged(judge, job) if known and callable(judge) else None
 
     def _cancel(self, order: Cancel) -> None:
-        """Take what is wanted out of the queue, and stop what of it runs."""
+        """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
+        if self._finished:
+            return
         wanted, found = set(order.wanted), set[int | str]()
         self._batches.find(wanted)
         for job in self._ledger.withdraw(wanted):
@@ -333,9 +335,7 @@ class Listener:
 
     def _hear_batches(self) -> None:
         self._crew.hands.supply(self._ready)
-        done, members = self._batches.heard(self._ready)
-        self._news = self._news or done
-        for member in members:
+        for member in self._batches.heard(self._ready):
             self._listen_to(member)
 
     def _listen_to(self, member: Member, dead: bool = False) -> None:
@@ -394,7 +394,9 @@ class Listener:
             self._let_go(member)
         if self._reuses:
             self._crew.hands.enforce(time.monotonic())
-            self._news = self._batches.enforce(time.monotonic()) or self._news
+            self._batches.enforce(time.monotonic())
+            if self._batches.has_news():
+                self._news, self._launcher.crowded = True, False
         for member in self._crew.overdue():
             self._court.expire(member)
         for member in self._crew.overdrawn():

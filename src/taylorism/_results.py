@@ -290,7 +290,8 @@ class Results:
 
     def _note_start(self, view: View, start: Start) -> None:
         view.start = start
-        self._call(view, start.name)
+        if start.name != f"#{view.number}":  # what it goes by as long as it was not heard to say its name
+            self._call(view, start.name)
 
     def _note_end(self, view: View, end: End) -> None:
         if end.start is not None:
