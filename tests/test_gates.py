@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taylorism._gates import Claim, Gate, Holdings, Names
+from taylorism._gates import NOTHING, Claim, Gate, Holdings, Names, _Odd, claim_of, is_plain
 
 # ---------------------------------------------------------------------------------------------------------
 # Names
@@ -100,22 +100,22 @@ def test_a_path_is_its_text():
 @pytest.mark.parametrize(
     ("held", "wanted", "obstacle"),
     [
-        (Claim(("x",)), Claim(("x",)), ("x",)),
-        (Claim(("x",)), Claim((), ("x",)), ("x",)),
-        (Claim((), ("x",)), Claim(("x",)), ("x",)),
+        (Claim(("x",)), Claim(("x",)), Claim(("x",))),
+        (Claim(("x",)), Claim((), ("x",)), Claim((), ("x",))),
+        (Claim((), ("x",)), Claim(("x",)), Claim(("x",))),
         (Claim((), ("x",)), Claim((), ("x",)), None),
         (Claim(("x",), ("y",)), Claim(("z",), ("y",)), None),
-        (Claim(("x", "y")), Claim(("z", "y", "x")), ("y",)),
+        (Claim(("x", "y")), Claim(("z", "y", "x")), Claim(("y",))),
         (Claim(("x",)), Claim(), None),
         (Claim(), Claim(("x",), ("x",)), None),
-        (Claim((0,)), Claim((False,)), (False,)),
-        (Claim(({"k": 1},)), Claim(({"k": 1},)), ({"k": 1},)),
+        (Claim((0,)), Claim((False,)), Claim((False,))),
+        (Claim(({"k": 1},)), Claim(({"k": 1},)), Claim(({"k": 1},))),
         (Claim(({"k": 1},)), Claim(({"k": 2},)), None),
         (Claim((None,)), Claim(("x",)), None),
     ],
 )
 def test_one_writer_or_readers(held, wanted, obstacle):
-    """The first value that cannot be had, in a tuple: it may be one that counts as false."""
+    """The first value that cannot be had, as a claim on that alone: it may be one that counts as false."""
     assert Holdings([held]).obstacle(wanted) == obstacle
     later = Holdings()
     assert later.obstacle(wanted) is None
@@ -132,7 +132,7 @@ def test_arrays_are_compared_by_identity_where_they_have_no_yes_or_no():
     """And are in nobody else's way."""
     one, other = np.arange(3), np.arange(3)
     held = Holdings([Claim((one,))])
-    assert held.obstacle(Claim((one,))) == (one,)
+    assert held.obstacle(Claim((one,))).exclusive[0] is one
     assert held.obstacle(Claim((other,))) is None
     assert held.obstacle(Claim(("x",))) is None
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_compared_is_only_itself():
     """The scheduler goes on."""
     odd = Odd()
     held = Holdings([Claim((odd,))])
-    assert held.obstacle(Claim((odd,)))[0] is odd
+    assert held.obstacle(Claim((odd,))).exclusive[0] is odd
     assert held.obstacle(Claim((Odd(),))) is None
     assert held.obstacle(Claim(("x", {"k": 1}))) is None
 
@@ -164,7 +164,27 @@ def test_holdings_by_chance(held, wanted):
     """An obstacle is a wanted value that somebody has, and one of the two exclusively; none means there is none."""
     has_exclusive = [value for claim in held for value in claim.exclusive]
     has_shared = [value for claim in held for value in claim.shared]
-    hindered = [value for value in wanted.exclusive if value in has_exclusive + has_shared]
-    hindered += [value for value in wanted.shared if value in has_exclusive]
-    obstacle = Holdings(held).obstacle(wanted)
-    assert obstacle == ((hindered[0],) if hindered else None)
+    hindered = [Claim((value,)) for value in wanted.exclusive if value in has_exclusive + has_shared]
+    hindered += [Claim((), (value,)) for value in wanted.shared if value in has_exclusive]
+    holdings = Holdings(held)
+    assert holdings.obstacle(wanted) == (hindered[0] if hindered else None)
+    barred = {part for part in wanted.parts if holdings.bars(part)}
+    assert barred == {part for claim in hindered for part in claim.parts}
+
+
+@given(claims, claims)
+def test_parts_are_equal_where_the_values_are(one, other):
+    """In whatever order, however often, hashable or not; a claim can be made of its parts again."""
+
+    def same(mine, yours):
+        return all(value in yours for value in mine) and all(value in mine for value in yours)
+
+    alike = same(one.exclusive, other.exclusive) and same(one.shared, other.shared)
+    assert (one.parts == other.parts) == alike
+    assert len({one.parts: 0, other.parts: 0}) == (1 if alike else 2)
+    again = NOTHING
+    for part in one.parts:
+        again = again.and_also(claim_of(part))
+        assert is_plain(part) == (not isinstance(part[1], _Odd))
+    assert again.parts == one.parts
+    assert one.and_also(other).parts == one.parts | other.parts

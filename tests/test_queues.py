@@ -17,7 +17,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from taylorism._gates import Gate, Names
-from taylorism._queues import Fifo, Limits, Listed, PendingQueue, Ranked
+from taylorism._queues import Fifo, Listed, PendingQueue
+from taylorism._ranked import Limits, Ranked
 from taylorism._shares import Granted, share_of
 from taylorism.schedulers import queue_of
 
@@ -106,9 +107,9 @@ def ranked(**changes):
     """Return a queue without limits that marks nothing."""
     plain = {
         "rank": lambda instructions: 0,
-        "demand": lambda instructions: (1.0,),
-        "used": lambda worker: (1.0,),
-        "capacity": lambda workers: (2.0,),
+        "demand": lambda instructions: 1.0,
+        "used": lambda worker: 1.0,
+        "capacity": lambda workers: 2.0,
         "room": lambda workers: math.inf,
         "mark": lambda workers, launch, spare: None,
         "gate": NO_GATE,
@@ -223,7 +224,7 @@ def test_a_fifo_gives_as_many_as_there_is_room_for_and_marks_them():
 
 def test_the_lowest_rank_goes_first_and_equals_as_they_came():
     """What was put back goes before all."""
-    queue = ranked(rank=lambda instructions: instructions["rank"], capacity=lambda workers: (9.0,))
+    queue = ranked(rank=lambda instructions: instructions["rank"], capacity=lambda workers: 9.0)
     for name, rank in [("a", 3), ("b", 1), ("c", 2), ("d", 1)]:
         queue.add([t(name, rank=rank)])
     queue.put_back([t("z", rank=9)])
@@ -237,19 +238,6 @@ def test_a_limit_is_reached_or_not(strict, taken):
     bench = Bench(ranked(strict=strict))
     bench.add(*sets("a", "b", "c"))
     assert bench.turn() == taken
-
-
-def test_each_of_two_things_is_limited():
-    """Much of the one and little of the other fits beside its opposite."""
-    queue = ranked(
-        demand=lambda instructions: instructions["d"],
-        used=lambda worker: worker.d,
-        capacity=lambda workers: (10.0, 10.0),
-    )
-    queue._forest = type(queue._forest)(2)
-    queue.add([t("a", d=(8.0, 1.0)), t("b", d=(8.0, 1.0)), t("c", d=(1.0, 8.0)), t("d", d=(2.0, 1.0))])
-    # b waits for a: c is in nobody's way, and d would be.
-    assert names(queue.take({}, 0.0)) == "a c"
 
 
 def test_what_passes_the_first_leaves_room_for_it():

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 from taylorism import _cpus, _memory, schedulers
 from taylorism._errors import TaylorismError
-from taylorism._queues import Fifo, Listed, Ranked
+from taylorism._queues import Fifo, Listed
+from taylorism._ranked import Ranked
 from taylorism._shares import CpuShare, share_of
 from taylorism.schedulers import (
     MAX_NUMBER_PROCESSES,

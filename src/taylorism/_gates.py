@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["Claim", "Gate", "Holdings", "Names"]
+__all__ = ["NOTHING", "Claim", "Gate", "Holdings", "Names", "Part", "claim_of", "is_plain"]
 
 #: reads an attribute, or a default: `dict.get` of instructions, `getattr` of a worker
 Read = Callable[[str, None], Any]
+#: one value of a claim, and whether it is an exclusive one: as a key for dicts
+Part = tuple[bool, Any]
 
 
 class Names(tuple[str, ...]):
@@ -41,6 +43,26 @@ class Claim(NamedTuple):
 
     exclusive: tuple[Any, ...] = ()
     shared: tuple[Any, ...] = ()
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What it consists of; equal for claims on the same values."""
+        exclusive = [(True, _hashable(value)) for value in self.exclusive]
+        return frozenset(exclusive + [(False, _hashable(value)) for value in self.shared])
+
+    def and_also(self, other: Claim) -> Claim:
+        """Return a claim on the values of both."""
+        return Claim(self.exclusive + other.exclusive, self.shared + other.shared)
+
+
+NOTHING = Claim()
+
+
+def claim_of(part: Part) -> Claim:
+    """Return the claim that consists of one part."""
+    exclusive, value = part
+    value = value.value if isinstance(value, _Odd) else value
+    return Claim((value,)) if exclusive else Claim((), (value,))
 
 
 class Gate:
@@ -88,19 +110,27 @@ class Holdings:
         self._exclusive.add(claim.exclusive)
         self._shared.add(claim.shared)
 
-    def obstacle(self, claim: Claim) -> tuple[Any] | None:
-        """Return the first value that cannot be had now, in a tuple; None if all can."""
+    def obstacle(self, claim: Claim) -> Claim | None:
+        """Return the first part that cannot be had now, a claim on one value; None if all can."""
         for value in claim.exclusive:
             if self._exclusive.has(value) or self._shared.has(value):
-                return (value,)
+                return Claim((value,))
         for value in claim.shared:
             if self._exclusive.has(value):
-                return (value,)
+                return Claim((), (value,))
         return None
+
+    def bars(self, part: Part) -> bool:
+        """Tell whether that part of a claim cannot be had now."""
+        exclusive, value = part
+        value = value.value if isinstance(value, _Odd) else value
+        return self._exclusive.has(value) or (exclusive and self._shared.has(value))
 
 
 class _Held:
     """Values, of any kind, hashable or not."""
+
+    __slots__ = ("_hashable", "_others")
 
     def __init__(self) -> None:
         self._hashable: set[Any] = set()
@@ -122,7 +152,35 @@ class _Held:
                 return True
         except TypeError:
             candidates = [*self._others, *self._hashable]
-        return any(_same(value, other) for other in candidates)
+        return bool(candidates) and any(_same(value, other) for other in candidates)
+
+
+class _Odd:
+    """A value that cannot be hashed, in a form that can: all of them look alike to a dict, and are compared."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Odd) and _same(self.value, other.value)
+
+
+def _hashable(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return _Odd(value)
+    return value
+
+
+def is_plain(part: Part) -> bool:
+    """Tell whether a dict finds a part without comparing it with others."""
+    return not isinstance(part[1], _Odd)
 
 
 def _same(one: Any, other: Any) -> bool:

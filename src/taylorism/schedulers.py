@@ -51,7 +51,8 @@ import footprints
 from taylorism import _caps, _cpus, _memory
 from taylorism._errors import SchedulerError, quote
 from taylorism._gates import Gate, Holdings, Names
-from taylorism._queues import Fifo, Limits, PendingQueue, Ranked
+from taylorism._queues import Fifo, PendingQueue
+from taylorism._ranked import Limits, Ranked
 from taylorism._shares import CpuShare, Granted, share_of
 
 __all__ = [
@@ -421,7 +422,7 @@ class NewLimitedScheduler(BaseScheduler):
         """Return how many slots are free."""
         return max(self._slots() - len(workers), 0)
 
-    def _mark(self, workers: Workers, launch: Batch, spare: Sequence[float]) -> None:
+    def _mark(self, workers: Workers, launch: Batch, spare: float) -> None:
         """Give tickets and hooks; `spare` is what else may be given out."""
         self._assign_tickets(workers, launch)
 
@@ -573,7 +574,7 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
         gate = _gate_of(self)
         if not gate:
             return Fifo(self._room, self._assign_tickets)
-        nothing = _constantly((0.0,))
+        nothing = _constantly(0.0)
         return Ranked(Limits(_unranked, nothing, nothing, nothing, self._room, self._mark, gate))
 
 
@@ -667,7 +668,7 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
         self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]
     ) -> tuple[Batch, Batch]:
         """Launch each one that fits beside those before it; see `BaseScheduler.launchable`."""
-        (limit,), undeclared = self._capacity(workers), self.memory_per_task
+        limit, undeclared = self._capacity(workers), self.memory_per_task
         used = sum(map(self._counted, workers.values()))
 
         def take(instructions: Instructions) -> bool | None:
@@ -691,8 +692,8 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
     ) -> Limits:
         return Limits(
             rank=rank,
-            demand=lambda instructions: (_asked(instructions, self.memory_per_task),),
-            used=lambda worker: (self._counted(worker),),
+            demand=lambda instructions: _asked(instructions, self.memory_per_task),
+            used=self._counted,
             capacity=self._capacity,
             room=room,
             mark=self._mark,
@@ -705,16 +706,16 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
         declared = float(worker.memory or self.memory_per_task)
         return max(declared, getattr(worker, "_measured_memory", 0.0)) if self.measured else declared
 
-    def _capacity(self, workers: Workers) -> tuple[float]:
+    def _capacity(self, workers: Workers) -> float:
         """Return the limit; not above what runs and what is available now, together."""
         if not self.measured:
-            return (self.max_memory,)
+            return self.max_memory
         yet_to_come = sum(
             max(0.0, float(worker.memory or self.memory_per_task) - getattr(worker, "_measured_memory", 0.0))
             for worker in workers.values()
         )
         counted = sum(map(self._counted, workers.values()))
-        return (min(self.max_memory, counted + max(0.0, _memory.available_memory() - yet_to_come)),)
+        return min(self.max_memory, counted + max(0.0, _memory.available_memory() - yet_to_come))
 
     def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
         """Tell why a set does not even fit alone; see `BaseScheduler.never_startable`."""
@@ -781,7 +782,7 @@ class LongerFirstScheduler(NewMaxMemoryScheduler):
         """Launch the longest ones that fit while slots are free; see `BaseScheduler.launchable`."""
         ordered = sorted(pending_instructions, key=_expected_time, reverse=True)
         undeclared = self.memory_per_task
-        available = self._capacity(workers)[0] - sum(map(self._counted, workers.values()))
+        available = self._capacity(workers) - sum(map(self._counted, workers.values()))
 
         def take(instructions: Instructions) -> bool | None:
             nonlocal available
@@ -892,26 +893,26 @@ class MaxCpusScheduler(NewLimitedScheduler):
 
         room, gate = self._room(workers), _gate_of(self)
         chosen, kept = _swept(pending_instructions, room, gate, workers, take)
-        self._mark(workers, chosen, (free,))
+        self._mark(workers, chosen, free)
         return chosen, kept
 
     def queue(self) -> PendingQueue:
         """Return a queue that launches what fits, and reserves for the first what it waits for."""
         limits = Limits(
             rank=_unranked,
-            demand=lambda instructions: (float(_cpus_asked(instructions)),),
-            used=lambda worker: (float(share_of(worker).ncpus),),
-            capacity=_constantly((float(self.max_cpus),)),
+            demand=_cpus_asked,
+            used=lambda worker: share_of(worker).ncpus,
+            capacity=_constantly(self.max_cpus),
             room=self._room,
             mark=self._mark,
             gate=_gate_of(self),
         )
         return Ranked(limits)
 
-    def _mark(self, workers: Workers, launch: Batch, spare: Sequence[float]) -> None:
+    def _mark(self, workers: Workers, launch: Batch, spare: float) -> None:
         """Give tickets, hooks, and cpus: those that ask for none share what is left."""
         self._assign_tickets(workers, launch)
-        left = int(spare[0]) if self.max_threads is not None else 0
+        left = int(spare) if self.max_threads is not None else 0
         sharing = [each for each in launch if each.get("ncpus") is None]
         for place, instructions in enumerate(sharing):
             more = -(-left // (len(sharing) - place))  # rounded up: remainders to the first

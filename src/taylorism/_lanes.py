@@ -1,0 +1,327 @@
+"""Listener, pure: where sets stand while they are pending, such that those who can start are found among very many.
+
+Sets that claim values which somebody holds are in the way of a search: each would be looked at, and passed over,
+at every launch. So they are put aside, in *lanes*. A lane has a part of a claim, and all that stand in it claim
+at least that; so where somebody holds one value of it, nobody in that lane is looked at::
+
+    main lane            all whose values were free, or were not looked at yet
+    {licence}            those whom a search met while the licence was held
+    {licence, disk 1}    those whom it met there, the licence being free, while disk 1 was held
+
+A lane whose values are free is *open*, and is searched too. One with a value that is held waits by that value, and is
+looked at again when it is free. A set goes into the lane of one value more each time that it is met in vain: so it
+moves as often as it has values, and not each time that somebody takes one of them. (By value alone, without the
+lanes of several, all who want two disks went to and fro between these at every launch.)
+
+A lane that is open and has few sets left, or one too many, is given up: what stands there goes back into the main
+lane. It was put aside one by one, so that costs no more than that did.
+
+Where very many come at once, those that claim the same are put aside at once: to meet 100 000 one by one, in the
+first turn, would take a second.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+from taylorism._forest import Forest, Leaf
+from taylorism._gates import NOTHING, Claim, Holdings, Part, claim_of, is_plain
+
+__all__ = ["Entry", "Lane", "Lanes", "seconds_of"]
+
+Instructions = dict[str, Any]
+#: finds an entry in a lane
+Look = Callable[["Lane"], "Entry | None"]
+
+#: a lane with no more sets than that is not worth to be searched apart
+_FEW = 16
+#: a search looks at each open lane: so many of them, and claims so different in a batch, are too many
+_MANY = 32
+#: a value that so large a part of a batch claims gets its lane beforehand
+_POPULAR = 1 / 16
+
+
+class Entry:
+    """A set of instructions that is pending.
+
+    Attributes
+    ----------
+    key : tuple
+        Where it stands in the order; no two have the same.
+    demand : float
+        What it takes of the thing that is limited.
+    claim : Claim
+        The values that it wants.
+    gone : bool
+        Whether it was taken out.
+    """
+
+    __slots__ = ("aside", "claim", "demand", "gone", "instructions", "key", "lane", "leaf", "timed")
+
+    def __init__(self, instructions: Instructions, key: Any, demand: float, claim: Claim) -> None:
+        self.instructions = instructions
+        self.key = key
+        self.demand = demand
+        self.claim = claim
+        self.gone = False
+        self.aside = False
+        self.lane: Lane
+        self.leaf: Leaf
+        self.timed: Leaf | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it is expected to take; for ever where that is not declared."""
+        return seconds_of(self.instructions)
+
+
+def seconds_of(instructions: Instructions) -> float:
+    """Return how long a set is expected to take; for ever where that is not declared, or is no number above 0."""
+    try:
+        seconds = float(instructions.get("expected_time") or math.inf)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
+    return seconds if seconds > 0 else math.inf  # not a number is not above 0 either
+
+
+class Lane:
+    """Entries that have a part of their claims in common, in order.
+
+    Parameters
+    ----------
+    strict : bool
+        Whether what is taken has to stay below a limit.
+    claim : Claim
+        That part.
+    """
+
+    def __init__(self, strict: bool, claim: Claim = NOTHING) -> None:
+        self.claim = claim
+        self.parts = claim.parts
+        self._strict = strict
+        self._forest = Forest(strict=strict)
+        self._timed: Forest | None = None  # made when it is searched for the first time
+
+    def __len__(self) -> int:
+        return len(self._forest)
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Put entries here."""
+        leaves = self._forest.extend((entry.key, (entry.demand,), entry) for entry in entries)
+        for entry, leaf in zip(entries, leaves, strict=True):
+            entry.lane, entry.leaf = self, leaf
+        if self._timed is not None:
+            self._time(self._timed, entries)
+
+    def _time(self, forest: Forest, entries: Iterable[Entry]) -> None:
+        seconds = ((entry, entry.seconds) for entry in entries)
+        known = ((entry, each) for entry, each in seconds if each < math.inf)
+        for leaf in forest.extend((entry.key, (entry.demand, each), entry) for entry, each in known):
+            leaf.item.timed = leaf
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out."""
+        self._forest.remove(entry.leaf)
+        del entry.leaf  # each knows the other
+        if entry.timed is not None and self._timed is not None:
+            self._timed.remove(entry.timed)
+            entry.timed = None
+
+    def emptied(self) -> list[Entry]:
+        """Take out all entries, and return them."""
+        entries = [leaf.item for leaf in self._forest]
+        for entry in entries:
+            entry.timed = None
+        self._forest, self._timed = Forest(strict=self._strict), None
+        return entries
+
+    def first(self) -> Entry | None:
+        """Return the first entry."""
+        return _entry(self._forest.first())
+
+    def first_that_fits(self, limit: float) -> Entry | None:
+        """Return the first entry that takes no more than that."""
+        return _entry(self._forest.first_that_fits((limit,)))
+
+    def first_brief(self, limit: float, seconds: float) -> Entry | None:
+        """Return the first entry that takes no more than that, and is expected to take no longer either."""
+        if self._timed is None:
+            self._timed = Forest(2, strict=self._strict)
+            self._time(self._timed, (leaf.item for leaf in self._forest))
+        edge = math.nextafter(seconds, math.inf) if self._strict else seconds
+        return _entry(self._timed.first_that_fits((limit, edge)))
+
+
+def _entry(leaf: Leaf | None) -> Entry | None:
+    return None if leaf is None else leaf.item
+
+
+class Lanes:
+    """All that is pending.
+
+    Parameters
+    ----------
+    strict : bool
+        Whether what is taken has to stay below a limit.
+    """
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._main = Lane(strict)
+        self._apart: dict[frozenset[Part], Lane] = {}
+        self._open: dict[frozenset[Part], Lane] = {}
+        self._waiting: defaultdict[Part, list[Lane]] = defaultdict(list)
+        self._aside: list[tuple[Any, Entry]] = []  # a heap of those that do not stand in the main lane
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Take new entries."""
+        claiming = [entry for entry in entries if entry.claim != NOTHING]
+        if len(claiming) > _FEW:
+            self._found_lanes(claiming)
+        places: defaultdict[Lane, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            places[self._home(entry)].append(entry)
+        for lane, those in places.items():
+            self._move(those, lane)
+
+    def _home(self, entry: Entry) -> Lane:
+        """Return the lane that a new entry comes into: one that is there."""
+        if not self._apart or entry.claim == NOTHING:
+            return self._main
+        parts = entry.claim.parts
+        if lane := self._apart.get(parts):
+            return lane
+        lanes = (self._apart.get(frozenset((part,))) for part in parts)
+        return max((lane for lane in lanes if lane is not None), key=len, default=self._main)
+
+    def _found_lanes(self, entries: Sequence[Entry]) -> None:
+        """Open lanes for what many of these entries claim."""
+        alike = Counter(frozenset(filter(is_plain, entry.claim.parts)) for entry in entries)
+        if len(alike) > _MANY:
+            single = Counter(chain.from_iterable(entry.claim.parts for entry in entries))
+            least = max(_FEW, _POPULAR * len(entries))
+            alike = Counter({frozenset((part,)): n for part, n in single.items() if n >= least and is_plain(part)})
+        for parts, count in alike.items():
+            if count > _FEW and parts:
+                self._lane(parts)
+
+    def _lane(self, parts: frozenset[Part]) -> Lane:
+        """Return the lane of these parts, which is made and opened if there is none."""
+        lane = self._apart.get(parts)
+        if lane is None:
+            claim = NOTHING
+            for part in parts:
+                claim = claim.and_also(claim_of(part))
+            lane = self._apart[parts] = self._open[parts] = Lane(self._strict, claim)
+        return lane
+
+    def _move(self, entries: Sequence[Entry], lane: Lane) -> None:
+        lane.extend(entries)
+        for entry in entries:
+            if lane is not self._main and not entry.aside:
+                entry.aside = True
+                heapq.heappush(self._aside, (entry.key, entry))
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out."""
+        entry.gone = True
+        entry.lane.remove(entry)
+
+    # -- searching ------------------------------------------------------------------------------------
+
+    def first(self) -> Entry | None:
+        """Return who comes first of all."""
+        first = self._main.first()
+        while self._aside:
+            key, entry = self._aside[0]
+            if not entry.gone and entry.lane is not self._main:
+                return entry if first is None or key < first.key else first
+            heapq.heappop(self._aside)
+            entry.aside = False
+        return first
+
+    def wake(self, held: Holdings) -> None:
+        """Open the lanes whose values are free now; to be called when some may have become so."""
+        for part, lanes in list(self._waiting.items()):
+            if not held.bars(part):
+                del self._waiting[part]
+                for lane in lanes:
+                    self._reopen(lane, held)
+        while len(self._open) > _MANY:
+            self._give_up(min(self._open.values(), key=len))
+
+    def _reopen(self, lane: Lane, held: Holdings) -> None:
+        obstacle = held.obstacle(lane.claim) if len(lane) > _FEW else None
+        if obstacle is not None:
+            self._close(lane, obstacle)
+        elif len(lane) > _FEW:
+            self._open[lane.parts] = lane
+        else:
+            self._give_up(lane)
+
+    def _close(self, lane: Lane, obstacle: Claim) -> None:
+        """Have a lane wait for a value."""
+        self._open.pop(lane.parts, None)
+        (part,) = obstacle.parts
+        self._waiting[part].append(lane)
+
+    def _give_up(self, lane: Lane) -> None:
+        """Put what stands in a lane back into the main one."""
+        self._open.pop(lane.parts, None)
+        del self._apart[lane.parts]
+        self._move(lane.emptied(), self._main)
+
+    def search(self, look: Look, held: Holdings, wanted: Holdings) -> Entry | None:
+        """Return the first entry that can have what it claims, of those that `look` finds in a lane.
+
+        Parameters
+        ----------
+        look : callable
+            Finds the first in a lane that fits otherwise.
+        held : Holdings
+            What others have.
+        wanted : Holdings
+            What is to be left for one who waits.
+        """
+        best: Entry | None = None
+        for lane in list(self._open.values()):
+            first = lane.first()
+            if first is None or (best is not None and best.key < first.key):
+                continue
+            if (obstacle := held.obstacle(lane.claim)) is not None:
+                self._close(lane, obstacle)
+            elif wanted.obstacle(lane.claim) is None:
+                best = self._found(lane, best, look, held, wanted)
+        return self._found(self._main, best, look, held, wanted)
+
+    def _found(self, lane: Lane, best: Entry | None, look: Look, held: Holdings, wanted: Holdings) -> Entry | None:
+        """Return the first in a lane that can have what it claims, or `best` if that comes first."""
+        while (entry := look(lane)) is not None and (best is None or entry.key < best.key):
+            obstacle = held.obstacle(entry.claim)
+            barred = obstacle is not None
+            if obstacle is None and (obstacle := wanted.obstacle(entry.claim)) is None:
+                return entry
+            if not self._put_aside(entry, obstacle, barred):
+                break
+        return best
+
+    def _put_aside(self, entry: Entry, obstacle: Claim, barred: bool) -> bool:
+        """Have an entry stand where one value more is waited for; return False if it does so already.
+
+        It never does, unless values change, or do not equal themselves; that must not be a loop without end.
+        """
+        parts = entry.lane.parts | obstacle.parts
+        if parts == entry.lane.parts:
+            return False
+        fresh = parts not in self._apart
+        lane = self._lane(parts)
+        entry.lane.remove(entry)
+        self._move([entry], lane)
+        if fresh and barred:
+            self._close(lane, obstacle)
+        return True

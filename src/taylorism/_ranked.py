@@ -1,0 +1,322 @@
+"""Listener, pure: the queue of everything that is limited by more than slots: by rank, what fits, and nobody starves.
+
+When the first set does not fit, or somebody holds what it wants, what comes behind may pass it (back-filling), but
+only in so far as there will be a slot, room and the values that it wants for the first when all those have ended who
+were running when it became the first: whoever has passed it may still be running then. So it waits for them, and for
+nobody else. That is the rule of EASY back-filling (Lifka, 1995) without a clock. Where `expected_time` is declared,
+whoever is expected to end before the first can start may pass, too, as in EASY itself.
+
+Each step takes O(log n), on average, where n sets are pending: `_forest` finds the first that fits, `_lanes` the first
+that can have what it claims. What runs is gone through at every turn.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from taylorism._gates import NOTHING, Claim, Gate, Holdings
+from taylorism._lanes import Entry, Lane, Lanes, seconds_of
+from taylorism._queues import Instructions, PendingQueue, Workers
+
+__all__ = ["Limits", "Ranked"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a scheduler says of its limits to a `Ranked` queue.
+
+    Attributes
+    ----------
+    rank : callable
+        What a set is ordered by, before the order in which it came; the lowest first.
+    demand : callable
+        What a set takes of the thing that is limited.
+    used : callable
+        What a running worker takes.
+    capacity : callable
+        What there is, beside the running workers and for them.
+    room : callable
+        How many may start beside the running workers, however little they take.
+    mark : callable
+        Gives the sets that start their tickets and hooks; the third argument is what else they may have.
+    gate : Gate
+        What may be held by one at a time.
+    strict : bool
+        Whether what is used has to stay below the capacity.
+    """
+
+    rank: Callable[[Instructions], Any]
+    demand: Callable[[Instructions], float]
+    used: Callable[[Any], float]
+    capacity: Callable[[Workers], float]
+    room: Callable[[Workers], float]
+    mark: Callable[[Workers, list[Instructions], float], object]
+    gate: Gate
+    strict: bool = False
+
+
+#: what was put back comes before what was added
+_FIRST, _LATER = 0, 1
+_KEY = operator.attrgetter("key")
+_FREE = Holdings()
+
+
+class Ranked(PendingQueue):
+    """By rank, each that fits into the limits, and nobody starves.
+
+    Parameters
+    ----------
+    limits : Limits
+        What the scheduler says of them.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lanes = Lanes(limits.strict)
+        self._entries: dict[int, Entry] = {}
+        self._back = self._front = 0
+        self._taken: dict[int, Entry] = {}
+        self._reservation = _Reservation()
+        self._claims: dict[str, Claim] = {}
+
+    def add(self, sets: Iterable[Instructions]) -> None:
+        """See `PendingQueue.add`."""
+        rank = self._limits.rank
+        self._enter([self._entry(each, (_LATER, rank(each), self._behind())) for each in sets])
+
+    def put_back(self, sets: Sequence[Instructions]) -> None:
+        """See `PendingQueue.put_back`."""
+        self._front -= len(sets)
+        self._enter([self._entry(each, (_FIRST, 0, self._front + at)) for at, each in enumerate(sets)])
+
+    def _behind(self) -> int:
+        self._back += 1
+        return self._back
+
+    def _entry(self, instructions: Instructions, key: Any) -> Entry:
+        return Entry(instructions, key, self._limits.demand(instructions), self._claim(instructions))
+
+    def _claim(self, instructions: Instructions) -> Claim:
+        gate = self._limits.gate
+        return gate.claim(instructions.get) if gate else NOTHING
+
+    def _enter(self, entries: Sequence[Entry]) -> None:
+        self._entries.update((id(entry.instructions), entry) for entry in entries)
+        self._lanes.add(entries)
+
+    def remove(self, instructions: Instructions) -> None:
+        """See `PendingQueue.remove`."""
+        self._lanes.remove(self._entries.pop(id(instructions)))
+
+    def started(self, name: str, instructions: Instructions, now: float) -> None:
+        """See `PendingQueue.started`."""
+        self._reservation.started(name, instructions, now)
+        if self._limits.gate:
+            # Kept, as the worker need not have these attributes, or has them as another type.
+            entry = self._taken.get(id(instructions))
+            self._claims[name] = self._claim(instructions) if entry is None else entry.claim
+
+    def ended(self, name: str) -> None:
+        """See `PendingQueue.ended`."""
+        self._reservation.ended(name)
+        self._claims.pop(name, None)
+
+    # -- deciding -------------------------------------------------------------------------------------
+
+    def take(self, workers: Workers, now: float) -> list[Instructions]:
+        """See `PendingQueue.take`."""
+        turn = _Turn(self._limits, workers, self._claims, now)
+        self._lanes.wake(turn.held)
+        while len(turn.taken) < turn.room and (entry := self._choose(turn)):
+            del self._entries[id(entry.instructions)]
+            self._lanes.remove(entry)
+            turn.take(entry)
+        self._taken = {id(entry.instructions): entry for entry in turn.taken}
+        taken = [entry.instructions for entry in turn.taken]
+        spare = self._reservation.spare(turn) if self._reservation.made else turn.free
+        self._limits.mark(workers, taken, spare)
+        return taken
+
+    def _choose(self, turn: _Turn) -> Entry | None:
+        """Return the entry that starts next."""
+        first = self._lanes.first()
+        if first is None or (turn.fits(first.demand) and turn.held.obstacle(first.claim) is None):
+            self._reservation.lift()
+            return first
+        self._reservation.make(first, turn)
+        passing: Entry | None = None
+        if self._reservation.slots(turn) >= 1:
+            fitting = partial(Lane.first_that_fits, limit=self._reservation.spare(turn))
+            passing = self._lanes.search(fitting, turn.held, self._reservation.wanted)
+        return self._brief(turn) if passing is None else self._noted(passing, turn)
+
+    def _noted(self, passing: Entry, turn: _Turn) -> Entry:
+        """Tell the reservation of an entry that passes, and leaves the first what it waits for."""
+        seconds = passing.seconds
+        if seconds < math.inf and seconds <= self._reservation.seconds_left(turn):
+            self._reservation.let_pass(passing)  # it leaves even more
+        return passing
+
+    def _brief(self, turn: _Turn) -> Entry | None:
+        """Return an entry that fits now, and will have ended before the first can start."""
+        seconds = self._reservation.seconds_left(turn)
+        if not 0 < seconds < math.inf:
+            return None  # nobody knows when the elders end: it may be before
+        entry = self._lanes.search(
+            partial(Lane.first_brief, limit=turn.free, seconds=seconds), turn.held, _FREE
+        )
+        if entry is not None:
+            self._reservation.let_pass(entry)
+        return entry
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Instructions]:
+        ordered = sorted(self._entries.values(), key=_KEY)
+        return iter([entry.instructions for entry in ordered])
+
+
+class _Turn:
+    """What is free and held while one turn decides.
+
+    Attributes
+    ----------
+    taken : list of Entry
+        What starts in this turn.
+    free : float
+        What is left of the thing that is limited.
+    held : Holdings
+        What those have who run, or start in this turn.
+    """
+
+    def __init__(self, limits: Limits, workers: Workers, known: Mapping[str, Claim], now: float) -> None:
+        self.workers = workers
+        self.now = now
+        self.room = limits.room(workers)
+        self.taken: list[Entry] = []
+        self.capacity = limits.capacity(workers)
+        self.used = {name: limits.used(worker) for name, worker in workers.items()}
+        self.free = self.capacity - sum(self.used.values())
+        self._below = operator.lt if limits.strict else operator.le
+        self.claims: dict[str, Claim] = {}
+        if limits.gate:
+            read = limits.gate.claim
+            self.claims = {name: known.get(name) or read(partial(getattr, workers[name])) for name in workers}
+        self.held = Holdings(self.claims.values())
+
+    def fits(self, demand: float, more: float = 0.0) -> bool:
+        """Whether so much is free, where so much more were."""
+        return bool(self._below(demand, self.free + more))
+
+    def take(self, entry: Entry) -> None:
+        """Note that an entry starts."""
+        self.taken.append(entry)
+        self.free -= entry.demand
+        self.held.hold(entry.claim)
+
+
+class _Reservation:
+    """What the first set waits for when it does not fit, or somebody has what it wants.
+
+    It waits for its *elders*, who ran when it became the first. Those that are *brief* are expected to have ended
+    before they have.
+    """
+
+    def __init__(self) -> None:
+        self._first: Entry | None = None
+        self._elders: set[str] = set()
+        # The sets themselves are kept with their numbers: else another one might get the same.
+        self._elders_to_be: dict[int, Instructions] = {}
+        self._brief: dict[int, Instructions] = {}
+        self._brief_names: set[str] = set()
+        self._ends: dict[str, float] = {}
+        self.wanted = _FREE
+
+    @property
+    def made(self) -> bool:
+        """Whether the first set is waiting."""
+        return self._first is not None
+
+    def lift(self) -> None:
+        """Forget the reservation: the first set starts, or there is none."""
+        self._first = None
+
+    def make(self, first: Entry, turn: _Turn) -> None:
+        """Note who runs before the first set, unless that was noted already."""
+        if self._first is not first:
+            self._first = first
+            self.wanted = Holdings([first.claim]) if first.claim != NOTHING else _FREE
+            self._elders = set(turn.workers)
+            self._elders_to_be = {id(entry.instructions): entry.instructions for entry in turn.taken}
+            self._brief.clear()
+            self._brief_names.clear()
+
+    def _passing(self, turn: _Turn) -> list[float]:
+        """Return what those take who have passed the first set, and may still run when its elders have ended."""
+        running = [used for name, used in turn.used.items() if not self._is_waited_for(name)]
+        taken = [entry.demand for entry in turn.taken if not self._is_waited_for(id(entry.instructions))]
+        return running + taken
+
+    def _is_waited_for(self, who: str | int) -> bool:
+        """Whether a worker, or a set that starts in this turn, will have ended when the first starts."""
+        return who in self._elders or who in self._brief_names or who in self._elders_to_be or who in self._brief
+
+    def spare(self, turn: _Turn) -> float:
+        """Return what may be taken now such that the first set fits when its elders have ended."""
+        assert self._first is not None
+        return min(turn.free, turn.capacity - sum(self._passing(turn)) - self._first.demand)
+
+    def slots(self, turn: _Turn) -> float:
+        """Return how many may pass such that there is a slot for the first set when its elders have ended."""
+        return turn.room + len(turn.workers) - len(self._passing(turn)) - 1
+
+    def seconds_left(self, turn: _Turn) -> float:
+        """Return in how many seconds the first set is expected to have all that it waits for; for ever if unknown."""
+        assert self._first is not None
+        leaving = sorted(self._leaving(turn), key=operator.itemgetter(0))
+        held = [claim for claim in self._claims(turn) if self.wanted.obstacle(claim) is not None]
+        free, holders = 0.0, len(held)
+        for end, demand, claim in leaving:
+            free += demand
+            holders -= self.wanted.obstacle(claim) is not None
+            if not holders and turn.fits(self._first.demand, free):
+                return end - turn.now
+        return math.inf
+
+    def _leaving(self, turn: _Turn) -> Iterator[tuple[float, float, Claim]]:
+        """Return of all who are waited for when they are expected to end, what they take and what they hold."""
+        for name, used in turn.used.items():
+            if self._is_waited_for(name):
+                yield self._ends.get(name, math.inf), used, turn.claims.get(name, NOTHING)
+        for entry in turn.taken:
+            if self._is_waited_for(id(entry.instructions)):
+                yield turn.now + entry.seconds, entry.demand, entry.claim
+
+    def _claims(self, turn: _Turn) -> list[Claim]:
+        return [*turn.claims.values(), *(entry.claim for entry in turn.taken)]
+
+    def let_pass(self, entry: Entry) -> None:
+        """Note that an entry that starts will have ended before the first set can start."""
+        self._brief[id(entry.instructions)] = entry.instructions
+
+    def started(self, name: str, instructions: Instructions, now: float) -> None:
+        """Note when a worker is expected to end."""
+        self._ends[name] = now + seconds_of(instructions)
+        if id(instructions) in self._elders_to_be:
+            self._elders.add(name)
+        if id(instructions) in self._brief:
+            self._brief_names.add(name)
+
+    def ended(self, name: str) -> None:
+        """Forget a worker."""
+        self._ends.pop(name, None)
+        self._elders.discard(name)
+        self._brief_names.discard(name)
