@@ -8,15 +8,19 @@ readers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-__all__ = ["NOTHING", "Claim", "Gate", "Holdings", "Names", "Part", "claim_of", "is_plain"]
+__all__ = ["NOTHING", "Claim", "Gate", "Holdings", "Names", "Part", "is_plain"]
 
 #: reads an attribute, or a default: `dict.get` of instructions, `getattr` of a worker
 Read = Callable[[str, None], Any]
-#: one value of a claim, and whether it is an exclusive one: as a key for dicts
+#: one value of a claim, and whether it is claimed exclusively; can be hashed
 Part = tuple[bool, Any]
+#: the values that somebody wants, or has
+Claim = tuple[Part, ...]
+
+NOTHING: Claim = ()
 
 
 class Names(tuple[str, ...]):
@@ -38,33 +42,6 @@ class Names(tuple[str, ...]):
         return super().__new__(cls, given)
 
 
-class Claim(NamedTuple):
-    """The values that somebody wants, or has."""
-
-    exclusive: tuple[Any, ...] = ()
-    shared: tuple[Any, ...] = ()
-
-    @property
-    def parts(self) -> frozenset[Part]:
-        """What it consists of; equal for claims on the same values."""
-        exclusive = [(True, _hashable(value)) for value in self.exclusive]
-        return frozenset(exclusive + [(False, _hashable(value)) for value in self.shared])
-
-    def and_also(self, other: Claim) -> Claim:
-        """Return a claim on the values of both."""
-        return Claim(self.exclusive + other.exclusive, self.shared + other.shared)
-
-
-NOTHING = Claim()
-
-
-def claim_of(part: Part) -> Claim:
-    """Return the claim that consists of one part."""
-    exclusive, value = part
-    value = value.value if isinstance(value, _Odd) else value
-    return Claim((value,)) if exclusive else Claim((), (value,))
-
-
 class Gate:
     """Reads claims.
 
@@ -83,7 +60,8 @@ class Gate:
 
     def claim(self, read: Read) -> Claim:
         """Return what a set of instructions or a worker claims."""
-        return Claim(tuple(_values(read, self._exclusive)), tuple(_values(read, self._shared)))
+        exclusive = [(True, value) for value in _values(read, self._exclusive)]
+        return (*exclusive, *((False, value) for value in _values(read, self._shared)))
 
 
 def _values(read: Read, names: Names) -> Iterator[Any]:
@@ -93,66 +71,32 @@ def _values(read: Read, names: Names) -> Iterator[Any]:
         for each in value if several else (value,):
             if each is not None:
                 # footprints turns a path into text on its way into the worker.
-                yield os.fspath(each) if isinstance(each, os.PathLike) else each
+                yield os.fspath(each) if isinstance(each, os.PathLike) else _hashable(each)
 
 
 class Holdings:
     """What is held at present."""
 
+    __slots__ = ("_exclusive", "_shared")
+
     def __init__(self, claims: Iterable[Claim] = ()) -> None:
-        self._exclusive = _Held()
-        self._shared = _Held()
+        self._exclusive: set[Any] = set()
+        self._shared: set[Any] = set()
         for claim in claims:
             self.hold(claim)
 
     def hold(self, claim: Claim) -> None:
         """Note that this is held now."""
-        self._exclusive.add(claim.exclusive)
-        self._shared.add(claim.shared)
+        for exclusive, value in claim:
+            (self._exclusive if exclusive else self._shared).add(value)
 
-    def obstacle(self, claim: Claim) -> Claim | None:
-        """Return the first part that cannot be had now, a claim on one value; None if all can."""
-        for value in claim.exclusive:
-            if self._exclusive.has(value) or self._shared.has(value):
-                return Claim((value,))
-        for value in claim.shared:
-            if self._exclusive.has(value):
-                return Claim((), (value,))
+    def obstacle(self, claim: Iterable[Part]) -> Part | None:
+        """Return the first part of a claim that cannot be had now, None if all can."""
+        for part in claim:
+            exclusive, value = part
+            if value in self._exclusive or (exclusive and value in self._shared):
+                return part
         return None
-
-    def bars(self, part: Part) -> bool:
-        """Tell whether that part of a claim cannot be had now."""
-        exclusive, value = part
-        value = value.value if isinstance(value, _Odd) else value
-        return self._exclusive.has(value) or (exclusive and self._shared.has(value))
-
-
-class _Held:
-    """Values, of any kind, hashable or not."""
-
-    __slots__ = ("_hashable", "_others")
-
-    def __init__(self) -> None:
-        self._hashable: set[Any] = set()
-        self._others: list[Any] = []
-
-    def add(self, values: Iterable[Any]) -> None:
-        """Note that these values are in use."""
-        for value in values:
-            try:
-                self._hashable.add(value)
-            except TypeError:
-                self._others.append(value)
-
-    def has(self, value: Any) -> bool:
-        """Tell whether this value is in use; a list may equal a hashable subclass of list."""
-        candidates: Collection[Any] = self._others
-        try:
-            if value in self._hashable:
-                return True
-        except TypeError:
-            candidates = [*self._others, *self._hashable]
-        return bool(candidates) and any(_same(value, other) for other in candidates)
 
 
 class _Odd:
@@ -169,12 +113,18 @@ class _Odd:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Odd) and _same(self.value, other.value)
 
+    def __repr__(self) -> str:
+        return repr(self.value)
+
 
 def _hashable(value: Any) -> Any:
+    """Return a value as a key for dicts, equal to the keys of those that it is equal to."""
+    if isinstance(value, (list, dict)):  # a subclass may be hashable, and equal to one that is not
+        return _Odd(value)
     try:
         hash(value)
     except TypeError:
-        return _Odd(value)
+        return frozenset(value) if isinstance(value, set) else _Odd(value)
     return value
 
 

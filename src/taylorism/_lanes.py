@@ -26,11 +26,10 @@ import heapq
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 from taylorism._forest import Forest, Leaf
-from taylorism._gates import NOTHING, Claim, Holdings, Part, claim_of, is_plain
+from taylorism._gates import NOTHING, Claim, Holdings, Part, is_plain
 
 __all__ = ["Entry", "Lane", "Lanes", "seconds_of"]
 
@@ -38,11 +37,15 @@ Instructions = dict[str, Any]
 #: finds an entry in a lane
 Look = Callable[["Lane"], "Entry | None"]
 
-#: a lane with no more sets than that is not worth to be searched apart
+#: a lane of so few is hardly worth to be searched apart
 _FEW = 16
-#: a search looks at each open lane: so many of them, and claims so different in a batch, are too many
-_MANY = 32
-#: a value that so large a part of a batch claims gets its lane beforehand
+#: that many lanes: then those of few are given up
+_APART = 512
+#: that many open ones, each of which is looked at by a search: then the smallest are given up
+_OPEN = 256
+#: if the claims of a batch are no more different than that, each gets its lane beforehand; else
+_DIFFERENT = 256
+#: the value that so large a part of the batch claims
 _POPULAR = 1 / 16
 
 
@@ -90,19 +93,24 @@ def seconds_of(instructions: Instructions) -> float:
 
 
 class Lane:
-    """Entries that have a part of their claims in common, in order.
+    """Entries whose claims have some parts in common, in order.
 
     Parameters
     ----------
     strict : bool
         Whether what is taken has to stay below a limit.
-    claim : Claim
-        That part.
+    parts : frozenset of Part
+        These.
+
+    Attributes
+    ----------
+    first : Entry or None
+        The first entry.
     """
 
-    def __init__(self, strict: bool, claim: Claim = NOTHING) -> None:
-        self.claim = claim
-        self.parts = claim.parts
+    def __init__(self, strict: bool, parts: frozenset[Part] = frozenset()) -> None:
+        self.parts = parts
+        self.first: Entry | None = None
         self._strict = strict
         self._forest = Forest(strict=strict)
         self._timed: Forest | None = None  # made when it is searched for the first time
@@ -110,11 +118,15 @@ class Lane:
     def __len__(self) -> int:
         return len(self._forest)
 
+    def __bool__(self) -> bool:
+        return True  # also an empty one is a lane
+
     def extend(self, entries: Sequence[Entry]) -> None:
         """Put entries here."""
         leaves = self._forest.extend((entry.key, (entry.demand,), entry) for entry in entries)
         for entry, leaf in zip(entries, leaves, strict=True):
             entry.lane, entry.leaf = self, leaf
+        self.first = _entry(self._forest.first())
         if self._timed is not None:
             self._time(self._timed, entries)
 
@@ -128,6 +140,8 @@ class Lane:
         """Take an entry out."""
         self._forest.remove(entry.leaf)
         del entry.leaf  # each knows the other
+        if entry is self.first:
+            self.first = _entry(self._forest.first())
         if entry.timed is not None and self._timed is not None:
             self._timed.remove(entry.timed)
             entry.timed = None
@@ -137,12 +151,8 @@ class Lane:
         entries = [leaf.item for leaf in self._forest]
         for entry in entries:
             entry.timed = None
-        self._forest, self._timed = Forest(strict=self._strict), None
+        self._forest, self._timed, self.first = Forest(strict=self._strict), None, None
         return entries
-
-    def first(self) -> Entry | None:
-        """Return the first entry."""
-        return _entry(self._forest.first())
 
     def first_that_fits(self, limit: float) -> Entry | None:
         """Return the first entry that takes no more than that."""
@@ -180,7 +190,7 @@ class Lanes:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Take new entries."""
-        claiming = [entry for entry in entries if entry.claim != NOTHING]
+        claiming = [entry for entry in entries if entry.claim]
         if len(claiming) > _FEW:
             self._found_lanes(claiming)
         places: defaultdict[Lane, list[Entry]] = defaultdict(list)
@@ -191,21 +201,20 @@ class Lanes:
 
     def _home(self, entry: Entry) -> Lane:
         """Return the lane that a new entry comes into: one that is there."""
-        if not self._apart or entry.claim == NOTHING:
+        if not (self._apart and entry.claim):
             return self._main
-        parts = entry.claim.parts
-        if lane := self._apart.get(parts):
+        if (lane := self._apart.get(frozenset(entry.claim))) is not None:
             return lane
-        lanes = (self._apart.get(frozenset((part,))) for part in parts)
+        lanes = (self._apart.get(frozenset((part,))) for part in entry.claim)
         return max((lane for lane in lanes if lane is not None), key=len, default=self._main)
 
     def _found_lanes(self, entries: Sequence[Entry]) -> None:
         """Open lanes for what many of these entries claim."""
-        alike = Counter(frozenset(filter(is_plain, entry.claim.parts)) for entry in entries)
-        if len(alike) > _MANY:
-            single = Counter(chain.from_iterable(entry.claim.parts for entry in entries))
-            least = max(_FEW, _POPULAR * len(entries))
-            alike = Counter({frozenset((part,)): n for part, n in single.items() if n >= least and is_plain(part)})
+        alike = Counter(frozenset(filter(is_plain, entry.claim)) for entry in entries)
+        if len(alike) > _DIFFERENT:
+            single = Counter(part for entry in entries for part in entry.claim if is_plain(part))
+            least = _POPULAR * len(entries)
+            alike = Counter({frozenset((part,)): count for part, count in single.items() if count >= least})
         for parts, count in alike.items():
             if count > _FEW and parts:
                 self._lane(parts)
@@ -214,10 +223,7 @@ class Lanes:
         """Return the lane of these parts, which is made and opened if there is none."""
         lane = self._apart.get(parts)
         if lane is None:
-            claim = NOTHING
-            for part in parts:
-                claim = claim.and_also(claim_of(part))
-            lane = self._apart[parts] = self._open[parts] = Lane(self._strict, claim)
+            lane = self._apart[parts] = self._open[parts] = Lane(self._strict, parts)
         return lane
 
     def _move(self, entries: Sequence[Entry], lane: Lane) -> None:
@@ -236,7 +242,7 @@ class Lanes:
 
     def first(self) -> Entry | None:
         """Return who comes first of all."""
-        first = self._main.first()
+        first = self._main.first
         while self._aside:
             key, entry = self._aside[0]
             if not entry.gone and entry.lane is not self._main:
@@ -247,28 +253,24 @@ class Lanes:
 
     def wake(self, held: Holdings) -> None:
         """Open the lanes whose values are free now; to be called when some may have become so."""
-        for part, lanes in list(self._waiting.items()):
-            if not held.bars(part):
-                del self._waiting[part]
-                for lane in lanes:
-                    self._reopen(lane, held)
-        while len(self._open) > _MANY:
+        for part in [each for each in self._waiting if held.obstacle((each,)) is None]:
+            for lane in self._waiting.pop(part):
+                self._reopen(lane, held)
+        while len(self._open) > _OPEN:
             self._give_up(min(self._open.values(), key=len))
 
     def _reopen(self, lane: Lane, held: Holdings) -> None:
-        obstacle = held.obstacle(lane.claim) if len(lane) > _FEW else None
-        if obstacle is not None:
-            self._close(lane, obstacle)
-        elif len(lane) > _FEW:
-            self._open[lane.parts] = lane
-        else:
+        if not len(lane) or (len(lane) <= _FEW and len(self._apart) > _APART):
             self._give_up(lane)
+        elif obstacle := held.obstacle(lane.parts):
+            self._close(lane, obstacle)
+        else:
+            self._open[lane.parts] = lane
 
-    def _close(self, lane: Lane, obstacle: Claim) -> None:
+    def _close(self, lane: Lane, obstacle: Part) -> None:
         """Have a lane wait for a value."""
         self._open.pop(lane.parts, None)
-        (part,) = obstacle.parts
-        self._waiting[part].append(lane)
+        self._waiting[obstacle].append(lane)
 
     def _give_up(self, lane: Lane) -> None:
         """Put what stands in a lane back into the main one."""
@@ -290,32 +292,32 @@ class Lanes:
         """
         best: Entry | None = None
         for lane in list(self._open.values()):
-            first = lane.first()
+            first = lane.first
             if first is None or (best is not None and best.key < first.key):
                 continue
-            if (obstacle := held.obstacle(lane.claim)) is not None:
+            if obstacle := held.obstacle(lane.parts):
                 self._close(lane, obstacle)
-            elif wanted.obstacle(lane.claim) is None:
+            elif not wanted.obstacle(lane.parts):
                 best = self._found(lane, best, look, held, wanted)
         return self._found(self._main, best, look, held, wanted)
 
     def _found(self, lane: Lane, best: Entry | None, look: Look, held: Holdings, wanted: Holdings) -> Entry | None:
         """Return the first in a lane that can have what it claims, or `best` if that comes first."""
         while (entry := look(lane)) is not None and (best is None or entry.key < best.key):
-            obstacle = held.obstacle(entry.claim)
-            barred = obstacle is not None
-            if obstacle is None and (obstacle := wanted.obstacle(entry.claim)) is None:
+            barred = held.obstacle(entry.claim)
+            obstacle = barred or wanted.obstacle(entry.claim)
+            if obstacle is None:
                 return entry
-            if not self._put_aside(entry, obstacle, barred):
+            if not self._put_aside(entry, obstacle, barred is not None):
                 break
         return best
 
-    def _put_aside(self, entry: Entry, obstacle: Claim, barred: bool) -> bool:
+    def _put_aside(self, entry: Entry, obstacle: Part, barred: bool) -> bool:
         """Have an entry stand where one value more is waited for; return False if it does so already.
 
         It never does, unless values change, or do not equal themselves; that must not be a loop without end.
         """
-        parts = entry.lane.parts | obstacle.parts
+        parts = entry.lane.parts | {obstacle}
         if parts == entry.lane.parts:
             return False
         fresh = parts not in self._apart

@@ -138,20 +138,21 @@ class Ranked(PendingQueue):
             turn.take(entry)
         self._taken = {id(entry.instructions): entry for entry in turn.taken}
         taken = [entry.instructions for entry in turn.taken]
-        spare = self._reservation.spare(turn) if self._reservation.made else turn.free
+        spare = self._reservation.left(turn)[0] if self._reservation.made else turn.free
         self._limits.mark(workers, taken, spare)
         return taken
 
     def _choose(self, turn: _Turn) -> Entry | None:
         """Return the entry that starts next."""
         first = self._lanes.first()
-        if first is None or (turn.fits(first.demand) and turn.held.obstacle(first.claim) is None):
+        if first is None or (turn.fits(first.demand) and not turn.held.obstacle(first.claim)):
             self._reservation.lift()
             return first
         self._reservation.make(first, turn)
         passing: Entry | None = None
-        if self._reservation.slots(turn) >= 1:
-            fitting = partial(Lane.first_that_fits, limit=self._reservation.spare(turn))
+        spare, slots = self._reservation.left(turn)
+        if slots >= 1:
+            fitting = partial(Lane.first_that_fits, limit=spare)
             passing = self._lanes.search(fitting, turn.held, self._reservation.wanted)
         return self._brief(turn) if passing is None else self._noted(passing, turn)
 
@@ -209,7 +210,10 @@ class _Turn:
         self.claims: dict[str, Claim] = {}
         if limits.gate:
             read = limits.gate.claim
-            self.claims = {name: known.get(name) or read(partial(getattr, workers[name])) for name in workers}
+            self.claims = {
+                name: known[name] if name in known else read(partial(getattr, worker))
+                for name, worker in workers.items()
+            }
         self.held = Holdings(self.claims.values())
 
     def fits(self, demand: float, more: float = 0.0) -> bool:
@@ -226,19 +230,18 @@ class _Turn:
 class _Reservation:
     """What the first set waits for when it does not fit, or somebody has what it wants.
 
-    It waits for its *elders*, who ran when it became the first. Those that are *brief* are expected to have ended
-    before they have.
+    It waits for those who ran when it became the first, its elders, and for those who have passed it because they
+    are expected to have ended before the elders have.
     """
 
     def __init__(self) -> None:
         self._first: Entry | None = None
-        self._elders: set[str] = set()
-        # The sets themselves are kept with their numbers: else another one might get the same.
-        self._elders_to_be: dict[int, Instructions] = {}
-        self._brief: dict[int, Instructions] = {}
-        self._brief_names: set[str] = set()
-        self._ends: dict[str, float] = {}
         self.wanted = _FREE
+        # The elders and the brief ones, by name; by the identity of the set as long as they have none. The sets
+        # are kept, too: else another one might get the same number.
+        self._waited_for: set[str | int] = set()
+        self._nameless: dict[int, Instructions] = {}
+        self._ends: dict[str, float] = {}
 
     @property
     def made(self) -> bool:
@@ -253,40 +256,35 @@ class _Reservation:
         """Note who runs before the first set, unless that was noted already."""
         if self._first is not first:
             self._first = first
-            self.wanted = Holdings([first.claim]) if first.claim != NOTHING else _FREE
-            self._elders = set(turn.workers)
-            self._elders_to_be = {id(entry.instructions): entry.instructions for entry in turn.taken}
-            self._brief.clear()
-            self._brief_names.clear()
+            self.wanted = Holdings([first.claim]) if first.claim else _FREE
+            self._nameless = {id(entry.instructions): entry.instructions for entry in turn.taken}
+            self._waited_for = {*turn.workers, *self._nameless}
 
-    def _passing(self, turn: _Turn) -> list[float]:
-        """Return what those take who have passed the first set, and may still run when its elders have ended."""
-        running = [used for name, used in turn.used.items() if not self._is_waited_for(name)]
-        taken = [entry.demand for entry in turn.taken if not self._is_waited_for(id(entry.instructions))]
-        return running + taken
+    def let_pass(self, entry: Entry) -> None:
+        """Note that an entry that starts will have ended before the first set can start."""
+        self._nameless[id(entry.instructions)] = entry.instructions
+        self._waited_for.add(id(entry.instructions))
 
-    def _is_waited_for(self, who: str | int) -> bool:
-        """Whether a worker, or a set that starts in this turn, will have ended when the first starts."""
-        return who in self._elders or who in self._brief_names or who in self._elders_to_be or who in self._brief
-
-    def spare(self, turn: _Turn) -> float:
-        """Return what may be taken now such that the first set fits when its elders have ended."""
+    def left(self, turn: _Turn) -> tuple[float, float]:
+        """Return what may be taken, and in how many slots, such that the first set starts when it is to start."""
         assert self._first is not None
-        return min(turn.free, turn.capacity - sum(self._passing(turn)) - self._first.demand)
-
-    def slots(self, turn: _Turn) -> float:
-        """Return how many may pass such that there is a slot for the first set when its elders have ended."""
-        return turn.room + len(turn.workers) - len(self._passing(turn)) - 1
+        waited_for = self._waited_for
+        passing = [used for name, used in turn.used.items() if name not in waited_for]
+        passing += [each.demand for each in turn.taken if id(each.instructions) not in waited_for]
+        spare = min(turn.free, turn.capacity - sum(passing) - self._first.demand)
+        return spare, turn.room + len(turn.workers) - len(passing) - 1
 
     def seconds_left(self, turn: _Turn) -> float:
         """Return in how many seconds the first set is expected to have all that it waits for; for ever if unknown."""
         assert self._first is not None
-        leaving = sorted(self._leaving(turn), key=operator.itemgetter(0))
-        held = [claim for claim in self._claims(turn) if self.wanted.obstacle(claim) is not None]
-        free, holders = 0.0, len(held)
-        for end, demand, claim in leaving:
+        bars = self.wanted.obstacle if self._first.claim else None
+        claims = [*turn.claims.values(), *(each.claim for each in turn.taken)] if bars else []
+        free, holders = 0.0, sum(1 for claim in claims if bars and bars(claim))
+        for end, demand, claim in sorted(self._leaving(turn), key=operator.itemgetter(0)):
+            if end == math.inf:
+                break
             free += demand
-            holders -= self.wanted.obstacle(claim) is not None
+            holders -= bool(bars and bars(claim))
             if not holders and turn.fits(self._first.demand, free):
                 return end - turn.now
         return math.inf
@@ -294,29 +292,19 @@ class _Reservation:
     def _leaving(self, turn: _Turn) -> Iterator[tuple[float, float, Claim]]:
         """Return of all who are waited for when they are expected to end, what they take and what they hold."""
         for name, used in turn.used.items():
-            if self._is_waited_for(name):
+            if name in self._waited_for:
                 yield self._ends.get(name, math.inf), used, turn.claims.get(name, NOTHING)
-        for entry in turn.taken:
-            if self._is_waited_for(id(entry.instructions)):
-                yield turn.now + entry.seconds, entry.demand, entry.claim
-
-    def _claims(self, turn: _Turn) -> list[Claim]:
-        return [*turn.claims.values(), *(entry.claim for entry in turn.taken)]
-
-    def let_pass(self, entry: Entry) -> None:
-        """Note that an entry that starts will have ended before the first set can start."""
-        self._brief[id(entry.instructions)] = entry.instructions
+        for each in turn.taken:
+            if id(each.instructions) in self._waited_for:
+                yield turn.now + each.seconds, each.demand, each.claim
 
     def started(self, name: str, instructions: Instructions, now: float) -> None:
         """Note when a worker is expected to end."""
         self._ends[name] = now + seconds_of(instructions)
-        if id(instructions) in self._elders_to_be:
-            self._elders.add(name)
-        if id(instructions) in self._brief:
-            self._brief_names.add(name)
+        if id(instructions) in self._waited_for:
+            self._waited_for.add(name)
 
     def ended(self, name: str) -> None:
         """Forget a worker."""
         self._ends.pop(name, None)
-        self._elders.discard(name)
-        self._brief_names.discard(name)
+        self._waited_for.discard(name)
