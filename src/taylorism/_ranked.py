@@ -1,10 +1,11 @@
 """Listener, pure: the queue of everything that is limited by more than slots: by rank, what fits, and nobody starves.
 
 When the first set does not fit, or somebody holds what it wants, what comes behind may pass it (back-filling), but
-only in so far as there will be a slot, room and the values that it wants for the first when all those have ended who
-were running when it became the first: whoever has passed it may still be running then. So it waits for them, and for
-nobody else. That is the rule of EASY back-filling (Lifka, 1995) without a clock. Where `expected_time` is declared,
-whoever is expected to end before the first can start may pass, too, as in EASY itself.
+only in so far as it does not have to wait for who has passed. When it starts is known if those who run, and make
+room for it, have declared their `expected_time`. Then whoever is expected to end before that may pass, and whoever
+leaves a slot, room and the values that it wants at that time. That is EASY back-filling (Lifka, 1995). Where it is not
+known, the first is taken to start when all its elders have ended, who were running when it became the first; whoever
+has passed it may still be running then. So it waits for its elders, and for nobody else.
 
 Each step takes O(log n), on average, where n sets are pending: `_forest` finds the first that fits, `_lanes` the first
 that can have what it claims. What runs is gone through at every turn.
@@ -17,7 +18,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from taylorism._gates import NOTHING, Claim, Gate, Holdings
 from taylorism._lanes import Entry, Lane, Lanes, seconds_of
@@ -63,6 +64,7 @@ class Limits:
 #: what was put back comes before what was added
 _FIRST, _LATER = 0, 1
 _KEY = operator.attrgetter("key")
+_END = operator.itemgetter(0)
 _FREE = Holdings()
 
 
@@ -138,7 +140,7 @@ class Ranked(PendingQueue):
             turn.take(entry)
         self._taken = {id(entry.instructions): entry for entry in turn.taken}
         taken = [entry.instructions for entry in turn.taken]
-        spare = self._reservation.left(turn)[0] if self._reservation.made else turn.free
+        spare = self._reservation.left(turn).spare if self._reservation.made else turn.free
         self._limits.mark(workers, taken, spare)
         return taken
 
@@ -149,31 +151,17 @@ class Ranked(PendingQueue):
             self._reservation.lift()
             return first
         self._reservation.make(first, turn)
+        left = self._reservation.left(turn)
         passing: Entry | None = None
-        spare, slots = self._reservation.left(turn)
-        if slots >= 1:
-            fitting = partial(Lane.first_that_fits, limit=spare)
+        if left.slots >= 1:
+            fitting = partial(Lane.first_that_fits, limit=left.spare)
             passing = self._lanes.search(fitting, turn.held, self._reservation.wanted)
-        return self._brief(turn) if passing is None else self._noted(passing, turn)
-
-    def _noted(self, passing: Entry, turn: _Turn) -> Entry:
-        """Tell the reservation of an entry that passes, and leaves the first what it waits for."""
-        seconds = passing.seconds
-        if seconds < math.inf and seconds <= self._reservation.seconds_left(turn):
-            self._reservation.let_pass(passing)  # it leaves even more
+        if passing is None and 0 < left.seconds < math.inf:
+            brief = partial(Lane.first_brief, limit=turn.free, seconds=left.seconds)
+            passing = self._lanes.search(brief, turn.held, _FREE)
+        if passing is not None and passing.seconds <= left.seconds < math.inf:
+            self._reservation.let_pass(passing)
         return passing
-
-    def _brief(self, turn: _Turn) -> Entry | None:
-        """Return an entry that fits now, and will have ended before the first can start."""
-        seconds = self._reservation.seconds_left(turn)
-        if not 0 < seconds < math.inf:
-            return None  # nobody knows when the elders end: it may be before
-        entry = self._lanes.search(
-            partial(Lane.first_brief, limit=turn.free, seconds=seconds), turn.held, _FREE
-        )
-        if entry is not None:
-            self._reservation.let_pass(entry)
-        return entry
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -227,6 +215,24 @@ class _Turn:
         self.held.hold(entry.claim)
 
 
+class _Left(NamedTuple):
+    """What those may have who pass the first set.
+
+    Attributes
+    ----------
+    spare : float
+        So much of the thing that is limited.
+    slots : float
+        So many slots.
+    seconds : float
+        Or as much as there is, but no longer than that; infinite where it is not known.
+    """
+
+    spare: float
+    slots: float
+    seconds: float
+
+
 class _Reservation:
     """What the first set waits for when it does not fit, or somebody has what it wants.
 
@@ -265,37 +271,42 @@ class _Reservation:
         self._nameless[id(entry.instructions)] = entry.instructions
         self._waited_for.add(id(entry.instructions))
 
-    def left(self, turn: _Turn) -> tuple[float, float]:
-        """Return what may be taken, and in how many slots, such that the first set starts when it is to start."""
-        assert self._first is not None
-        waited_for = self._waited_for
-        passing = [used for name, used in turn.used.items() if name not in waited_for]
-        passing += [each.demand for each in turn.taken if id(each.instructions) not in waited_for]
-        spare = min(turn.free, turn.capacity - sum(passing) - self._first.demand)
-        return spare, turn.room + len(turn.workers) - len(passing) - 1
-
-    def seconds_left(self, turn: _Turn) -> float:
-        """Return in how many seconds the first set is expected to have all that it waits for; for ever if unknown."""
+    def left(self, turn: _Turn) -> _Left:
+        """Return what may be taken such that the first set starts when it is to start."""
         assert self._first is not None
         bars = self.wanted.obstacle if self._first.claim else None
         claims = [*turn.claims.values(), *(each.claim for each in turn.taken)] if bars else []
-        free, holders = 0.0, sum(1 for claim in claims if bars and bars(claim))
-        for end, demand, claim in sorted(self._leaving(turn), key=operator.itemgetter(0)):
-            if end == math.inf:
+        free, gone, start, holders = 0.0, 0, math.inf, sum(1 for claim in claims if bars and bars(claim))
+        for end, demand, claim in sorted(self._leaving(turn), key=_END):
+            if end > start:
                 break
-            free += demand
+            free, gone = free + demand, gone + 1
             holders -= bool(bars and bars(claim))
             if not holders and turn.fits(self._first.demand, free):
-                return end - turn.now
-        return math.inf
+                start = end
+        if start < math.inf:
+            return self._left(turn, free, gone, start - turn.now)
+        return self._left_by_elders(turn)
+
+    def _left(self, turn: _Turn, freed: float, gone: int, seconds: float) -> _Left:
+        assert self._first is not None
+        spare = turn.free + freed - self._first.demand
+        slots = turn.room + len(turn.workers) - (len(turn.workers) + len(turn.taken) - gone) - 1
+        return _Left(min(turn.free, spare), slots, seconds)
+
+    def _left_by_elders(self, turn: _Turn) -> _Left:
+        """Return the same where nobody knows when the elders end: the first starts when all of them have."""
+        waiting = [used for name, used in turn.used.items() if name in self._waited_for]
+        waiting += [each.demand for each in turn.taken if id(each.instructions) in self._waited_for]
+        return self._left(turn, sum(waiting), len(waiting), math.inf)
 
     def _leaving(self, turn: _Turn) -> Iterator[tuple[float, float, Claim]]:
-        """Return of all who are waited for when they are expected to end, what they take and what they hold."""
+        """Return of those who are waited for when they are expected to end, what they take and what they hold."""
         for name, used in turn.used.items():
-            if name in self._waited_for:
-                yield self._ends.get(name, math.inf), used, turn.claims.get(name, NOTHING)
+            if name in self._waited_for and self._ends.get(name, math.inf) < math.inf:
+                yield self._ends[name], used, turn.claims.get(name, NOTHING)
         for each in turn.taken:
-            if id(each.instructions) in self._waited_for:
+            if id(each.instructions) in self._waited_for and each.seconds < math.inf:
                 yield turn.now + each.seconds, each.demand, each.claim
 
     def started(self, name: str, instructions: Instructions, now: float) -> None:
