@@ -1119,7 +1119,7 @@ SCALED = {
     "cpus, and brief ones": (
         {"limit": "cpus", "max_cpus": 16, "exclusive": "fileA"},
         lambda chance, at: {
-            "fileA": chance.randrange(30), "ncpus": chance.choice([1, 2, 12]), "expected_time": chance.uniform(1, 99),
+            "fileA": chance.randrange(6), "ncpus": chance.choice([1, 2, 12]), "expected_time": chance.uniform(1, 99),
         },
     ),
 }
@@ -1151,15 +1151,21 @@ def drained(kind, size, counter, limit=None):
     queue, workers, launched = make(**keys).queue(), {}, 0
     queue.add([{"name": f"t{at}", **about(chance, at)} for at in range(size)])
     order = random.Random(1)
-    if limit is not None:
-        launched -= len(turn_of(queue, workers))  # the first turn may look at more: it is the only one
-    with counter as steps:
-        while queue and launched < (limit or INF):
+
+    def launch(until):
+        nonlocal launched
+        while queue and launched < until:
             if workers:
                 name = order.choice(list(workers))
                 del workers[name]
                 queue.ended(name)
             launched += len(turn_of(queue, workers))
+
+    if limit is not None:
+        launch(60)  # the first turns may look at more, once for all
+        launched = 0
+    with counter as steps:
+        launch(limit or INF)
     return steps, max(launched, 1)
 
 

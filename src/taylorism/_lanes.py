@@ -114,6 +114,9 @@ class Lane:
         self._strict = strict
         self._forest = Forest(strict=strict)
         self._timed: Forest | None = None  # made when it is searched for the first time
+        # Limits within which nothing was found, nor will be unless something is added.
+        self._vain = -math.inf
+        self._vain_brief = (-math.inf, -math.inf)
 
     def __len__(self) -> int:
         return len(self._forest)
@@ -127,6 +130,7 @@ class Lane:
         for entry, leaf in zip(entries, leaves, strict=True):
             entry.lane, entry.leaf = self, leaf
         self.first = _entry(self._forest.first())
+        self._vain, self._vain_brief = -math.inf, (-math.inf, -math.inf)
         if self._timed is not None:
             self._time(self._timed, entries)
 
@@ -156,15 +160,25 @@ class Lane:
 
     def first_that_fits(self, limit: float) -> Entry | None:
         """Return the first entry that takes no more than that."""
-        return _entry(self._forest.first_that_fits((limit,)))
+        if limit <= self._vain:
+            return None
+        entry = _entry(self._forest.first_that_fits((limit,)))
+        if entry is None:
+            self._vain = limit
+        return entry
 
     def first_brief(self, limit: float, seconds: float) -> Entry | None:
         """Return the first entry that takes no more than that, and is expected to take no longer either."""
+        if limit <= self._vain or (limit <= self._vain_brief[0] and seconds <= self._vain_brief[1]):
+            return None
         if self._timed is None:
             self._timed = Forest(2, strict=self._strict)
             self._time(self._timed, (leaf.item for leaf in self._forest))
         edge = math.nextafter(seconds, math.inf) if self._strict else seconds
-        return _entry(self._timed.first_that_fits((limit, edge)))
+        entry = _entry(self._timed.first_that_fits((limit, edge)))
+        if entry is None:
+            self._vain_brief = (limit, seconds)
+        return entry
 
 
 def _entry(leaf: Leaf | None) -> Entry | None:
@@ -236,7 +250,10 @@ class Lanes:
     def remove(self, entry: Entry) -> None:
         """Take an entry out."""
         entry.gone = True
-        entry.lane.remove(entry)
+        lane = entry.lane
+        lane.remove(entry)
+        if lane.first is None and lane.parts in self._open:
+            self._give_up(lane)
 
     # -- searching ------------------------------------------------------------------------------------
 
@@ -256,8 +273,9 @@ class Lanes:
         for part in [each for each in self._waiting if held.obstacle((each,)) is None]:
             for lane in self._waiting.pop(part):
                 self._reopen(lane, held)
-        while len(self._open) > _OPEN:
-            self._give_up(min(self._open.values(), key=len))
+        if len(self._open) > _OPEN:
+            for lane in sorted(self._open.values(), key=len)[: 1 + _OPEN // 2]:
+                self._give_up(lane)
 
     def _reopen(self, lane: Lane, held: Holdings) -> None:
         if not len(lane) or (len(lane) <= _FEW and len(self._apart) > _APART):
@@ -292,9 +310,8 @@ class Lanes:
         """
         best: Entry | None = None
         for lane in list(self._open.values()):
-            first = lane.first
-            if first is None or (best is not None and best.key < first.key):
-                continue
+            if lane.first is None or (best is not None and best.key < lane.first.key) or look(lane) is None:
+                continue  # cheaper than to look at what is held
             if obstacle := held.obstacle(lane.parts):
                 self._close(lane, obstacle)
             elif not wanted.obstacle(lane.parts):
