@@ -33,25 +33,25 @@ Claims = Callable[[Chance, int], dict[str, Any]]
 
 def of_many(*keys: str, values: int) -> Claims:
     """Return claims on a few of so many values."""
-    return lambda chance, number: {key: f"{chance.randrange(values)}" for key in keys}
+    return lambda chance, _: {key: f"{chance.randrange(values)}" for key in keys}
 
 
 def listed(several: int, values: int) -> Claims:
     """Return claims on several values at once, under one name."""
-    return lambda chance, number: {"fileA": chance.sample(range(values), several)}
+    return lambda chance, _: {"fileA": chance.sample(range(values), several)}
 
 
-def licence(chance: Chance, number: int) -> dict[str, Any]:
+def licence(_: Chance, number: int) -> dict[str, Any]:
     """Return a claim on the only licence, and on an output that one other set has, too."""
     return {"fileA": "licence", "fileB": number // 2}
 
 
-def readers(chance: Chance, number: int) -> dict[str, Any]:
+def readers(_: Chance, number: int) -> dict[str, Any]:
     """Return a claim on an input that many read and few write, and on an output."""
     return {"output": number, "fileA": "input"} if number % 50 == 0 else {"output": number, "fileB": "input"}
 
 
-def nothing(chance: Chance, number: int) -> dict[str, Any]:
+def nothing(*_: Any) -> dict[str, Any]:
     """Return no claim."""
     return {}
 

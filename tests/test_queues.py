@@ -826,16 +826,16 @@ class Machine:
             self.until = self.shadow(taken[: len(taken) - len(passing)])
         self.note_the_brief(taken, passing)
         assert self.waited_for, f"{first} waits for those that came after it: {list(self.workers)}"
-        # What is granted to sets that ask for no cpus is shared among those that start, also when the slots are full.
+        # (What is granted to sets that ask for no cpus is all that is free, when there is no slot for the first.)
         exact = self.story["times"] == "exact" and not (self.rules.cpus and "max_threads" in self.rules.keys)
         assert self.now < self.until or not exact, f"{first} was to start at {self.until}, and has been passed"
 
     def note_the_brief(self, taken, passing):
         """Those who pass and are expected to have ended in time are waited for, too."""
         for at, each in enumerate(taken):
-            if any(each is other for other in passing):
-                if self.end_of(each) <= self.shadow(taken[:at]) < INF:
-                    self.waited_for.add(each["name"])
+            passes = any(each is other for other in passing)
+            if passes and self.end_of(each) <= self.shadow(taken[:at]) < INF:
+                self.waited_for.add(each["name"])
 
     def end_of(self, each):
         """When a set that starts now is expected to end."""
@@ -845,24 +845,27 @@ class Machine:
         """When the first is expected to have all that it wants, where these have started in this turn."""
         rules = self.rules
         staying = {name: self.about(name) for name in self.workers}
-        staying.update((each["name"], (self.end_of(each), rules.demand(each), rules.claims(each.get))) for each in taken)
+        for each in taken:
+            staying[each["name"]] = self.end_of(each), rules.demand(each), rules.claims(each.get)
         wanted, claims = rules.demand(self.first), rules.claims(self.first.get)
         for end, name in sorted((staying[name][0], name) for name in staying if name in self.waited_for):
             del staying[name]
             free = (rules.cap or 0) - sum(demand for _, demand, _ in staying.values())
-            if rules.fits(wanted, free) and not any(rules.conflict(claims, held) for _, _, held in staying.values()):
+            barred = any(rules.conflict(claims, held) for _, _, held in staying.values())
+            if rules.fits(wanted, free) and not barred:
                 return end
         return INF
 
     def ends_by(self, name, taken, until):
-        """Whether one who is waited for will have ended when the first is to start: all will, if that is unknown."""
+        """Whether one who is waited for will have ended when the first is to start: all, if that is unknown."""
         starting = {each["name"]: each for each in taken}
         return (self.end_of(starting[name]) if name in starting else self.expected[name]) <= until
 
     def about(self, name):
         """Return of a worker when it is expected to end, what it takes, and what it holds."""
         worker = self.workers[name]
-        return self.expected[name], self.rules.used(worker), self.rules.claims(lambda key: getattr(worker, key, None))
+        held = self.rules.claims(lambda key: getattr(worker, key, None))
+        return self.expected[name], self.rules.used(worker), held
 
     def check_idleness(self, taken, left):
         """What is kept has no slot, does not fit, waits for a value, or would have the first wait for it."""
@@ -872,7 +875,8 @@ class Machine:
         used = {name: rules.used(worker) for name, worker in self.workers.items()}
         used.update((each["name"], rules.demand(each)) for each in taken)
         until = self.shadow(taken)
-        staying = [used[name] for name in used if not (name in self.waited_for and self.ends_by(name, taken, until))]
+        leaving = {name for name in used if name in self.waited_for and self.ends_by(name, taken, until)}
+        staying = [used[name] for name in used if name not in leaving]
         held = [self.about(name)[2] for name in self.workers] + [rules.claims(each.get) for each in taken]
         free, first = (rules.cap or 0) - sum(used.values()), rules.claims(left[0].get)
         spare = min(free, (rules.cap or 0) - rules.demand(left[0]) - sum(staying))
@@ -1119,7 +1123,8 @@ SCALED = {
     "cpus, and brief ones": (
         {"limit": "cpus", "max_cpus": 16, "exclusive": "fileA"},
         lambda chance, at: {
-            "fileA": chance.randrange(6), "ncpus": chance.choice([1, 2, 12]), "expected_time": chance.uniform(1, 99),
+            "fileA": chance.randrange(6), "ncpus": chance.choice([1, 2, 12]),
+            "expected_time": chance.uniform(1, 99),
         },
     ),
 }

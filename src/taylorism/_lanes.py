@@ -8,13 +8,13 @@ at least that; so where somebody holds one value of it, nobody in that lane is l
     {licence}            those whom a search met while the licence was held
     {licence, disk 1}    those whom it met there, the licence being free, while disk 1 was held
 
-A lane whose values are free is *open*, and is searched too. One with a value that is held waits by that value, and is
-looked at again when it is free. A set goes into the lane of one value more each time that it is met in vain: so it
+A lane whose values are free is *open*, and is searched too. One with a value that is held waits by that value, and
+is looked at again when it is free. A set goes into the lane of one value more each time that it is met in vain: so it
 moves as often as it has values, and not each time that somebody takes one of them. (By value alone, without the
 lanes of several, all who want two disks went to and fro between these at every launch.)
 
-A lane that is open and has few sets left, or one too many, is given up: what stands there goes back into the main
-lane. It was put aside one by one, so that costs no more than that did.
+Where there are too many lanes the smallest are given up: what stands there goes back into the main lane. It was put
+aside one by one, so that costs no more than that did.
 
 Where very many come at once, those that claim the same are put aside at once: to meet 100 000 one by one, in the
 first turn, would take a second.
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from taylorism._forest import Forest, Leaf
-from taylorism._gates import NOTHING, Claim, Holdings, Part, is_plain
+from taylorism._gates import Claim, Holdings, Part, is_plain
 
 __all__ = ["Entry", "Lane", "Lanes", "seconds_of"]
 

@@ -135,13 +135,12 @@ class Fifo(PendingQueue):
 
     def take(self, workers: Workers, now: float) -> list[Instructions]:
         """See `PendingQueue.take`."""
-        taken: list[Instructions] = []
         room = self._room(workers)
         if room >= len(self._sets):
-            taken.extend(self._sets.values())
+            taken = list(self._sets.values())
             self._sets.clear()
-        while self._sets and len(taken) < room:
-            taken.append(self._sets.popitem(last=False)[1])
+        else:
+            taken = [self._sets.popitem(last=False)[1] for _ in range(int(room))]
         self._mark(workers, taken)
         return taken
 

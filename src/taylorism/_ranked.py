@@ -1,14 +1,14 @@
-"""Listener, pure: the queue of everything that is limited by more than slots: by rank, what fits, and nobody starves.
+"""Listener, pure: the queue where more than slots is limited: by rank, each that fits, and nobody starves.
 
 When the first set does not fit, or somebody holds what it wants, what comes behind may pass it (back-filling), but
 only in so far as it does not have to wait for who has passed. When it starts is known if those who run, and make
 room for it, have declared their `expected_time`. Then whoever is expected to end before that may pass, and whoever
-leaves a slot, room and the values that it wants at that time. That is EASY back-filling (Lifka, 1995). Where it is not
-known, the first is taken to start when all its elders have ended, who were running when it became the first; whoever
-has passed it may still be running then. So it waits for its elders, and for nobody else.
+leaves a slot, room and the values that it wants at that time. That is EASY back-filling (Lifka, 1995). Where it is
+not known, the first is taken to start when all its elders have ended, who were running when it became the first:
+whoever has passed it may still be running then. So it waits for its elders, and for nobody else.
 
-Each step takes O(log n), on average, where n sets are pending: `_forest` finds the first that fits, `_lanes` the first
-that can have what it claims. What runs is gone through at every turn.
+Each step takes O(log n), on average, where n sets are pending: `_forest` finds the first that fits, `_lanes` the
+first that can have what it claims. What runs is gone through at every turn.
 """
 
 from __future__ import annotations

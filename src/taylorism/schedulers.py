@@ -214,8 +214,11 @@ class BaseScheduler(footprints.FootprintBase):  # type: ignore[misc] # footprint
         if launchable:
             taken = {worker.scheduler_ticket for worker in workers.values()}
             free = chain(sorted(self._all_tickets() - taken), repeat(None))
+            hooks = self._workers_hooks
             for instructions, ticket in zip(launchable, free, strict=False):
-                instructions.update(scheduler_ticket=ticket, scheduler_hooks=self._workers_hooks())
+                # One by one: `update` with keywords takes half as long again, which counts where all start at once.
+                instructions["scheduler_ticket"] = ticket
+                instructions["scheduler_hooks"] = hooks()
         return launchable
 
     def __setstate__(self, state: dict[str, Any]) -> None:
