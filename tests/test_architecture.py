@@ -35,7 +35,23 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_process"},
-    "people": {"_child", "_queues", "_shares", "_worker", "schedulers"},
+    "people": {
+        "_asked",
+        "_binding",
+        "_by_cpus",
+        "_by_memory",
+        "_by_threads",
+        "_child",
+        "_deprecated",
+        "_lanes",
+        "_limited",
+        "_queues",
+        "_ranked",
+        "_scheduler",
+        "_shares",
+        "_worker",
+        "schedulers",
+    },
     "session": {
         "_blame",
         "_court",
@@ -56,7 +72,7 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for modu
 
 #: who may import what is not ours and not of the standard library
 FOREIGN = {
-    "footprints": {"_boss", "_hiring", "_setup", "_worker", "examples", "schedulers"},
+    "footprints": {"_binding", "_boss", "_hiring", "_limited", "_scheduler", "_setup", "_worker", "examples"},
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},
     "bronx": {"_compat"},

@@ -9,8 +9,8 @@ at least that; so where somebody holds one value of it, nobody in that lane is l
     {licence, disk 1}    those whom it met there, the licence being free, while disk 1 was held
 
 A lane whose values are free is *open*, and is searched too. One with a value that is held waits by that value, and
-is looked at again when it is free. A set goes into the lane of one value more each time that it is met in vain: so it
-moves as often as it has values, and not each time that somebody takes one of them. (By value alone, without the
+is looked at again when it is free. A set goes into the lane of one value more each time that it is met in vain: so
+it moves as often as it has values, and not each time that somebody takes one of them. (By value alone, without the
 lanes of several, all who want two disks went to and fro between these at every launch.)
 
 Where there are too many lanes the smallest are given up: what stands there goes back into the main lane. It was put

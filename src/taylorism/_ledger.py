@@ -363,9 +363,9 @@ class _Copies:
 
     An exact copy is found by its contents. A changed one is taken for the job with which it has most values in
     common, less those that it has not; of several, for the first. It is compared with those jobs alone that have a
-    value in common with it which few have. Where there is none, all jobs that agree in those values which many have
-    are as like to it, so the first of them stands for all: a hundred thousand changed copies are not compared with a
-    hundred thousand jobs each.
+    value in common with it which few have. Where there is none, all jobs that agree in those values that many have
+    are as like to it, so the first of them stands for all: very many changed copies are not compared with as many
+    jobs each.
     """
 
     def __init__(self, jobs: Iterable[Job]) -> None:

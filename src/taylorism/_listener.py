@@ -52,10 +52,9 @@ from taylorism._messages import (
     State,
     WorkerDone,
 )
-from taylorism._queues import PendingQueue
 from taylorism._setup import Setup
 from taylorism._upstream import Upstream
-from taylorism.schedulers import queue_of
+from taylorism.schedulers import is_ours, queue_of
 
 __all__ = ["serve"]
 
@@ -130,7 +129,7 @@ class Listener:
         self._ledger = Ledger(setup.policy, queue=queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court)
-        self._clockless = _is_ours(setup.scheduler if queue is None else queue) and not measured
+        self._clockless = is_ours(setup.scheduler if queue is None else queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()
@@ -403,13 +402,6 @@ class Listener:
 # ---------------------------------------------------------------------------------------------------------
 # small things
 # ---------------------------------------------------------------------------------------------------------
-
-
-def _is_ours(asked: Any) -> bool:
-    """Whether what is asked, a scheduler or its queue, is of this package, where none has a clock of its own."""
-    if isinstance(asked, PendingQueue):
-        return type(asked).__module__ == PendingQueue.__module__
-    return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
 def _unpacked(frame: Frame) -> Iterator[tuple[Job, BaseException | None]]:
