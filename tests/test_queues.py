@@ -1014,10 +1014,10 @@ def test_without_another_limit_a_queue_does_what_launchable_does(arrivals, max_t
 # How good
 
 
-def makespan(scheduler, durations):
+def makespan(scheduler, batch):
     """Return when the last of some sets ends whose expected times are exact."""
     queue, workers, ends, now = scheduler.queue(), {}, [], 0.0
-    queue.add([{"name": f"t{at}", "expected_time": each} for at, each in enumerate(durations)])
+    queue.add(batch)
     while queue or ends:
         for each in queue.take(workers, now):
             workers[each["name"]] = worker_of(each)
@@ -1048,7 +1048,37 @@ def test_longest_first_is_within_ten_percent_of_what_is_possible(shape, seed, sl
     durations = [SHAPES[shape](chance) for _ in range(wide * slots + chance.randrange(slots))]
     scheduler = make(limit="threads+memory", max_threads=slots, max_memory=1e6, memory_per_task=1)
     bound = max(sum(durations) / slots, *durations)
-    assert bound * 0.999999 <= makespan(scheduler, durations) <= bound * 1.1
+    batch = [t(f"t{at}", expected_time=each) for at, each in enumerate(durations)]
+    assert bound * 0.999999 <= makespan(scheduler, batch) <= bound * 1.1
+
+
+def mixed(chance, shape, at):
+    """Return a set that asks for memory, and claims values of which there are enough for all slots."""
+    memory = chance.choice([1.0, 2.0, 5.0, 10.0, chance.uniform(0.5, 12.0)])
+    files = {"fileA": chance.randrange(60), "fileB": chance.choice(["input", None])}
+    return t(f"t{at}", memory, expected_time=SHAPES[shape](chance), **files)
+
+
+def least_span(batch, slots, memory):
+    """Return a time before which no order can end: of slots, of memory, of each value, of the longest."""
+    seconds = [each["expected_time"] for each in batch]
+    held = Counter()
+    for each in batch:
+        held[each["fileA"]] += each["expected_time"]
+    area = sum(each["memory"] * each["expected_time"] for each in batch)
+    return max(sum(seconds) / slots, area / memory, *held.values(), *seconds)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32), slots=st.integers(2, 10), memory=st.sampled_from([40, 60, 1000]))
+def test_so_it_is_with_memory_and_values(shape, seed, slots, memory):
+    """Whichever of them is scarce."""
+    chance = random.Random(seed)
+    batch = [mixed(chance, shape, at) for at in range(40 * slots)]
+    keys = {"max_threads": slots, "max_memory": memory, "exclusive": "fileA", "shared": "fileB"}
+    bound = least_span(batch, slots, memory)
+    assert bound * 0.999999 <= makespan(make(limit="threads+memory", **keys), batch) <= bound * 1.1
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -57,8 +57,6 @@ def binding_setup(worker: Any) -> None:
         _caps.cap_threads(1)
 
 
-binding_setup.__module__ = DOOR  # pickle finds it where it has always been
-
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -87,3 +85,7 @@ def BindingAwareScheduler(cls: _Class) -> _Class:
 
     cls._workers_hooks = _workers_hooks  # type: ignore[attr-defined]
     return cls
+
+
+# pickle finds them where they have always been
+binding_setup.__module__ = BindingAwareScheduler.__module__ = DOOR

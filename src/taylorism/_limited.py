@@ -149,6 +149,7 @@ def settle_max_threads(scheduler: Any) -> None:
 
 
 def constantly(value: Any) -> Callable[..., Any]:
+    """Return what returns that value, whatever it is asked."""
     return lambda *args: value
 
 
