@@ -880,13 +880,12 @@ class Machine:
         held = [self.about(name)[2] for name in self.workers] + [rules.claims(each.get) for each in taken]
         free, first = (rules.cap or 0) - sum(used.values()), rules.claims(left[0].get)
         spare = min(free, (rules.cap or 0) - rules.demand(left[0]) - sum(staying))
-        slot = len(staying) + 1 < rules.slots
         for at, each in enumerate(left):
             wanted, claims = rules.demand(each), rules.claims(each.get)
             if not rules.fits(wanted, free) or any(rules.conflict(claims, other) for other in held):
                 continue
             brief = self.now < until < INF and self.end_of(each) <= until
-            beside = slot and rules.fits(wanted, spare) and not rules.conflict(claims, first)
+            beside = rules.fits(wanted, spare) and not rules.conflict(claims, first)
             assert at and not brief and not beside, f"{each} could start, and {left[0]} would not be later"
 
 

@@ -3,7 +3,7 @@
 When the first set does not fit, or somebody holds what it wants, what comes behind may pass it (back-filling), but
 only in so far as it does not have to wait for who has passed. When it starts is known if those who run, and make
 room for it, have declared their `expected_time`. Then whoever is expected to end before that may pass, and whoever
-leaves a slot, room and the values that it wants at that time. That is EASY back-filling (Lifka, 1995). Where it is
+leaves room and the values that it wants at that time. That is EASY back-filling (Lifka, 1995). Where it is
 not known, the first is taken to start when all its elders have ended, who were running when it became the first:
 whoever has passed it may still be running then. So it waits for its elders, and for nobody else.
 
@@ -152,10 +152,8 @@ class Ranked(PendingQueue):
             return first
         self._reservation.make(first, turn)
         left = self._reservation.left(turn)
-        passing: Entry | None = None
-        if left.slots >= 1:
-            fitting = partial(Lane.first_that_fits, limit=left.spare)
-            passing = self._lanes.search(fitting, turn.held, self._reservation.wanted)
+        fitting = partial(Lane.first_that_fits, limit=left.spare)
+        passing = self._lanes.search(fitting, turn.held, self._reservation.wanted)
         if passing is None and 0 < left.seconds < math.inf:
             brief = partial(Lane.first_brief, limit=turn.free, seconds=left.seconds)
             passing = self._lanes.search(brief, turn.held, _FREE)
@@ -216,20 +214,17 @@ class _Turn:
 
 
 class _Left(NamedTuple):
-    """What those may have who pass the first set.
+    """What those may have who pass the first set: slots too, as it will have that of who is waited for.
 
     Attributes
     ----------
     spare : float
         So much of the thing that is limited.
-    slots : float
-        So many slots.
     seconds : float
         Or as much as there is, but no longer than that; infinite where it is not known.
     """
 
     spare: float
-    slots: float
     seconds: float
 
 
@@ -276,29 +271,27 @@ class _Reservation:
         assert self._first is not None
         bars = self.wanted.obstacle if self._first.claim else None
         claims = [*turn.claims.values(), *(each.claim for each in turn.taken)] if bars else []
-        free, gone, start, holders = 0.0, 0, math.inf, sum(1 for claim in claims if bars and bars(claim))
+        free, start, holders = 0.0, math.inf, sum(1 for claim in claims if bars and bars(claim))
         for end, demand, claim in sorted(self._leaving(turn), key=_END):
             if end > start:
                 break
-            free, gone = free + demand, gone + 1
+            free += demand
             holders -= bool(bars and bars(claim))
             if not holders and turn.fits(self._first.demand, free):
                 start = end
         if start < math.inf:
-            return self._left(turn, free, gone, start - turn.now)
+            return self._left(turn, free, start - turn.now)
         return self._left_by_elders(turn)
 
-    def _left(self, turn: _Turn, freed: float, gone: int, seconds: float) -> _Left:
+    def _left(self, turn: _Turn, freed: float, seconds: float) -> _Left:
         assert self._first is not None
-        spare = turn.free + freed - self._first.demand
-        slots = turn.room + len(turn.workers) - (len(turn.workers) + len(turn.taken) - gone) - 1
-        return _Left(min(turn.free, spare), slots, seconds)
+        return _Left(min(turn.free, turn.free + freed - self._first.demand), seconds)
 
     def _left_by_elders(self, turn: _Turn) -> _Left:
         """Return the same where nobody knows when the elders end: the first starts when all of them have."""
         waiting = [used for name, used in turn.used.items() if name in self._waited_for]
         waiting += [each.demand for each in turn.taken if id(each.instructions) in self._waited_for]
-        return self._left(turn, sum(waiting), len(waiting), math.inf)
+        return self._left(turn, sum(waiting), math.inf)
 
     def _leaving(self, turn: _Turn) -> Iterator[tuple[float, float, Claim]]:
         """Return of those who are waited for when they are expected to end, what they take and what they hold."""
