@@ -972,7 +972,7 @@ def test_limits_idleness_and_order_by_chance_with_values(keys, what):
 NO_LANES_BEFOREHAND = {"_DIFFERENT": -1, "_POPULAR": 2}
 BY_ONE_VALUE = {"_FEW": 1, "_DIFFERENT": 0}
 EACH_BEFOREHAND = {"_FEW": 0}
-HARDLY_ANY_LANES = {"_FEW": 2, "_APART": 1, "_OPEN": 0, "_DIFFERENT": 1}
+HARDLY_ANY_LANES = {"_FEW": 2, "_SOME": 0, "_APART": 1, "_OPEN": 0, "_DIFFERENT": 1}
 
 
 @pytest.mark.parametrize("lanes", [NO_LANES_BEFOREHAND, BY_ONE_VALUE, EACH_BEFOREHAND, HARDLY_ANY_LANES])

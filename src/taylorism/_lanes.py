@@ -39,9 +39,9 @@ Look = Callable[["Lane"], "Entry | None"]
 
 #: a lane of so few is hardly worth to be searched apart
 _FEW = 16
-#: that many lanes: then those of few are given up
-_APART = 512
-#: that many open ones, each of which is looked at by a search: then the smallest are given up
+#: that many open lanes, each of which is looked at by a search, or that many in all: then those of few are given up
+_SOME, _APART = 32, 512
+#: that many open ones: then the smallest are given up
 _OPEN = 256
 #: if the claims of a batch are no more different than that, each gets its lane beforehand; else
 _DIFFERENT = 256
@@ -278,7 +278,8 @@ class Lanes:
                 self._give_up(lane)
 
     def _reopen(self, lane: Lane, held: Holdings) -> None:
-        if not len(lane) or (len(lane) <= _FEW and len(self._apart) > _APART):
+        too_many = len(self._open) >= _SOME or len(self._apart) > _APART
+        if not len(lane) or (too_many and len(lane) <= _FEW):
             self._give_up(lane)
         elif obstacle := held.obstacle(lane.parts):
             self._close(lane, obstacle)
