@@ -27,6 +27,7 @@ __all__ = ["MAX_NUMBER_PROCESSES", "LongerFirstScheduler", "NewMaxMemorySchedule
 
 #: How many slots a scheduler has that limits the memory only.
 MAX_NUMBER_PROCESSES = 512
+_TICKETS = set(range(MAX_NUMBER_PROCESSES))
 
 
 @BindingAwareScheduler
@@ -103,7 +104,7 @@ class NewMaxMemoryScheduler(NewLimitedScheduler):
 
     def _all_tickets(self) -> set[Any]:
         """Return the slots: many, since the memory is what limits."""
-        return set(range(MAX_NUMBER_PROCESSES))
+        return _TICKETS.copy()
 
     def launchable(
         self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]

@@ -39,9 +39,9 @@ Look = Callable[["Lane"], "Entry | None"]
 
 #: a lane of so few is hardly worth to be searched apart
 _FEW = 16
-#: that many open lanes, each of which is looked at by a search, or that many in all: then those of few are given up
+#: more open lanes than that, each of which is looked at by a search, or that many in all: those of few are given up
 _SOME, _APART = 32, 512
-#: that many open ones: then the smallest are given up
+#: more open ones than that: the smallest are given up, too
 _OPEN = 256
 #: if the claims of a batch are no more different than that, each gets its lane beforehand; else
 _DIFFERENT = 256
@@ -200,6 +200,7 @@ class Lanes:
         self._apart: dict[frozenset[Part], Lane] = {}
         self._open: dict[frozenset[Part], Lane] = {}
         self._waiting: defaultdict[Part, list[Lane]] = defaultdict(list)
+        self._untidy = _SOME  # that many seem to be open: time to look at them
         self._aside: list[tuple[Any, Entry]] = []  # a heap of those that do not stand in the main lane
 
     def add(self, entries: Sequence[Entry]) -> None:
@@ -273,18 +274,27 @@ class Lanes:
         for part in [each for each in self._waiting if held.obstacle((each,)) is None]:
             for lane in self._waiting.pop(part):
                 self._reopen(lane, held)
-        if len(self._open) > _OPEN:
-            for lane in sorted(self._open.values(), key=len)[: 1 + _OPEN // 2]:
-                self._give_up(lane)
+        if len(self._open) >= self._untidy:
+            self._tidy(held)
 
     def _reopen(self, lane: Lane, held: Holdings) -> None:
-        too_many = len(self._open) >= _SOME or len(self._apart) > _APART
-        if not len(lane) or (too_many and len(lane) <= _FEW):
+        if not len(lane) or (len(lane) <= _FEW and len(self._apart) > _APART):
             self._give_up(lane)
         elif obstacle := held.obstacle(lane.parts):
             self._close(lane, obstacle)
         else:
             self._open[lane.parts] = lane
+
+    def _tidy(self, held: Holdings) -> None:
+        """Close lanes that only seem to be open, and give some up if too many are."""
+        for lane in list(self._open.values()):
+            if obstacle := held.obstacle(lane.parts):
+                self._close(lane, obstacle)
+        lanes = sorted(self._open.values(), key=len)
+        few = sum(1 for lane in lanes if len(lane) <= _FEW) if len(lanes) > _SOME else 0
+        for lane in lanes[: max(few, len(lanes) - _OPEN)]:
+            self._give_up(lane)
+        self._untidy = len(self._open) + _SOME
 
     def _close(self, lane: Lane, obstacle: Part) -> None:
         """Have a lane wait for a value."""
