@@ -1,19 +1,25 @@
 """What a launch costs with few and with very many sets pending, for each scheduler; and the memory of a set.
 
 Run by hand: ``python benchmarks/scale.py [sets]``. The sets are queued in one process, workers start and end on
-paper, and only the time of the scheduler is counted. With ``--lists``, `launchable` is asked instead, as 1.1 did.
+paper, and only the time of the scheduler is counted. With ``--drain`` all are launched, and share it: that takes
+some minutes. With ``--lists``, `launchable` is asked instead, as 1.1 did.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import heapq
+import logging
 import random
 import resource
 import statistics
 import time
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import footprints
 
@@ -21,20 +27,72 @@ import taylorism
 from taylorism import schedulers
 
 SMALL = 1_000
-LAUNCHES = 400
-SCHEDULERS: dict[str, dict[str, Any]] = {
-    "laxist": dict(nosort=True),
-    "threads": dict(limit="threads", max_threads=8),
-    "threads, exclusive": dict(limit="threads", max_threads=8, exclusive="fileA"),
-    "singlefile": dict(limit="threads", max_threads=8, singlefile=True),
-    "memory": dict(limit="memory", max_memory=16_000),
-    "longest first": dict(limit="threads+memory", max_threads=8, max_memory=16_000),
-    "cpus": dict(limit="cpus", max_cpus=16),
-    "cpus, 8 slots": dict(limit="cpus", max_cpus=16, max_threads=8),
+#: launches in which what is pending is put in order, and those after them
+FIRST, LAUNCHES = 500, 400
+Chance = random.Random
+#: what a set claims, where that is the point
+Claims = Callable[[Chance, int], dict[str, Any]]
+
+
+def of_many(*keys: str, values: int) -> Claims:
+    """Return claims on a few of so many values."""
+    return lambda chance, _: {key: f"{chance.randrange(values)}" for key in keys}
+
+
+def listed(several: int, values: int) -> Claims:
+    """Return claims on several values at once, under one name."""
+    return lambda chance, _: {"fileA": chance.sample(range(values), several)}
+
+
+def licence(_: Chance, number: int) -> dict[str, Any]:
+    """Return a claim on the only licence, and on an output that one other set has, too."""
+    return {"fileA": "licence", "fileB": number // 2}
+
+
+def readers(_: Chance, number: int) -> dict[str, Any]:
+    """Return a claim on an input that many read and few write, and on an output."""
+    return {"output": number, "fileA": "input"} if number % 50 == 0 else {"output": number, "fileB": "input"}
+
+
+def nothing(*_: Any) -> dict[str, Any]:
+    """Return no claim."""
+    return {}
+
+
+THREADS = dict(limit="threads", max_threads=8)
+MEMORY = dict(limit="memory", max_memory=16_000)
+LONGEST = dict(limit="threads+memory", max_threads=8, max_memory=16_000)
+CPUS = dict(limit="cpus", max_cpus=16)
+TWO = dict(exclusive=("fileA", "fileB"))
+READ = dict(exclusive=("fileA", "output"), shared="fileB")
+#: by name: the keys of a scheduler, and what the sets claim
+CASES: dict[str, tuple[dict[str, Any], Claims]] = {
+    "laxist": (dict(nosort=True), nothing),
+    "threads": (THREADS, nothing),
+    "memory": (MEMORY, nothing),
+    "longest first": (LONGEST, nothing),
+    "cpus": (CPUS, nothing),
+    "cpus, 8 slots": (dict(**CPUS, max_threads=8), nothing),
+    "singlefile, 51 files": (dict(**THREADS, singlefile=True), of_many("fileA", values=51)),
+    "threads, 1 of 5": (dict(**THREADS, exclusive="fileA"), of_many("fileA", values=5)),
+    "threads, 1 of 51": (dict(**THREADS, exclusive="fileA"), of_many("fileA", values=51)),
+    "threads, 2 of 10": (dict(**THREADS, **TWO), of_many("fileA", "fileB", values=10)),
+    "threads, 2 of 51": (dict(**THREADS, **TWO), of_many("fileA", "fileB", values=51)),
+    "threads, 3 of 12": (dict(**THREADS, exclusive="fileA"), listed(3, values=12)),
+    "threads, licence and output": (dict(**THREADS, **TWO), licence),
+    "threads, readers and writers": (dict(**THREADS, **READ), readers),
+    "memory, 1 of 10": (dict(**MEMORY, exclusive="fileA"), of_many("fileA", values=10)),
+    "memory, 2 of 10": (dict(**MEMORY, **TWO), of_many("fileA", "fileB", values=10)),
+    "memory, 3 of 12": (dict(**MEMORY, exclusive="fileA"), listed(3, values=12)),
+    "memory, readers and writers": (dict(**MEMORY, **READ), readers),
+    "longest first, 2 of 10": (dict(**LONGEST, **TWO), of_many("fileA", "fileB", values=10)),
+    "longest first, 2 of 300": (dict(**LONGEST, **TWO), of_many("fileA", "fileB", values=300)),
+    "cpus, 2 of 10": (dict(**CPUS, **TWO), of_many("fileA", "fileB", values=10)),
+    "cpus, licence and output": (dict(**CPUS, **TWO), licence),
 }
 
 
-def sets(count: int) -> list[dict[str, Any]]:
+def sets(count: int, claims: Claims = nothing) -> list[dict[str, Any]]:
     """Return sets of instructions that ask for different things."""
     chance = random.Random(count)
     return [
@@ -43,7 +101,7 @@ def sets(count: int) -> list[dict[str, Any]]:
             memory=float(chance.randint(500, 4000)),
             expected_time=chance.uniform(1.0, 100.0),
             ncpus=chance.randint(1, 4),
-            fileA=f"file{chance.randint(0, 50)}",
+            **claims(chance, number),
         )
         for number in range(count)
     ]
@@ -54,39 +112,78 @@ def worker(instructions: dict[str, Any]) -> Any:
     return SimpleNamespace(name=f"w{instructions['number']}", **instructions)
 
 
-def by_queue(scheduler: Any, count: int) -> float:
-    """Return the seconds of scheduling for each launch, with so many sets pending."""
+class Cost(NamedTuple):
+    """Processor seconds of scheduling.
+
+    Attributes
+    ----------
+    usual : float
+        Of a launch after the first ones, on average without the 5 % that cost most, and the 5 % that cost least.
+    first : float
+        Of the first launches, on average.
+    longest : float
+        Of a turn.
+    """
+
+    usual: float
+    first: float
+    longest: float
+
+
+def cost(turns: list[tuple[float, int]], first: int) -> Cost:
+    """Return what a launch costs, given the seconds of each turn, how many it launched, how many are the first."""
+    launches, since = [], 0.0
+    for seconds, launched in turns:
+        since += seconds
+        if launched:
+            launches += [since / launched] * launched
+            since = 0.0
+    longest = max(seconds for seconds, _ in turns)
+    if not launches[first:]:
+        return Cost(statistics.mean(launches), statistics.mean(launches), longest)
+    later = sorted(launches[first:])
+    few = len(later) // 20
+    usual = statistics.mean(later[few : len(later) - few])
+    return Cost(usual, statistics.mean(launches[:first] or launches), longest)
+
+
+def by_queue(scheduler: Any, batch: list[dict[str, Any]], drain: bool = False) -> Cost:
+    """Return what scheduling costs, with so many sets pending, where a queue is asked."""
+    enough = len(batch) if drain else FIRST + LAUNCHES
     queue = schedulers.queue_of(scheduler)
     assert queue is not None
-    queue.add(sets(count))
+    queue.add(batch)
     running: dict[str, Any] = {}
-    times, launched = [], 0
-    while launched < LAUNCHES and len(queue):
-        start = time.perf_counter()
-        taken = queue.take(running, float(launched))
-        times.append((time.perf_counter() - start) / max(1, len(taken)))
+    ends: list[tuple[float, str]] = []
+    turns, launched, now = [], 0, 0.0
+    while launched < enough and len(queue):
+        start = time.process_time()
+        taken = queue.take(running, now)
+        turns.append((time.process_time() - start, len(taken)))
         for each in taken:
-            running[f"w{each['number']}"] = worker(each)
-            queue.started(f"w{each['number']}", each, float(launched))
+            name = f"w{each['number']}"
+            running[name] = worker(each)
+            queue.started(name, each, now)
+            heapq.heappush(ends, (now + each["expected_time"], name))
         launched += len(taken)
-        name = next(iter(running))
+        now, name = heapq.heappop(ends)
         del running[name]
         queue.ended(name)
-    return statistics.median(times)
+    return cost(turns, enough if drain else FIRST)
 
 
-def by_lists(scheduler: Any, count: int) -> float:
+def by_lists(scheduler: Any, batch: list[dict[str, Any]]) -> Cost:
     """Return the same where `launchable` is asked."""
-    pending, running, times = sets(count), {}, []
+    pending, running, turns = batch, {}, []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         taken, pending = scheduler.launchable(pending, running, [])
-        times.append((time.perf_counter() - start) / max(1, len(taken)))
+        turns.append((time.process_time() - start, len(taken)))
         running.update({f"w{each['number']}": worker(each) for each in taken})
         if not (running and pending):
             break
         del running[next(iter(running))]
-    return statistics.median(times)
+    return cost(turns, 0)
 
 
 def memory_of_a_set(count: int) -> float:
@@ -119,19 +216,45 @@ def listener_size(boss: Any) -> float:
     return 1024 * _memory.private(boss._process.pid)
 
 
+def measured(measure: Callable[..., Cost], scheduler: Any, batch: list[dict[str, Any]]) -> Cost:
+    """Measure without the garbage collector, as `timeit` does: else it is what some of the lines would show."""
+    gc.collect()
+    gc.disable()
+    try:
+        return measure(scheduler, batch)
+    finally:
+        gc.enable()
+
+
+def line(name: str, measure: Callable[..., Cost], many: int, times: int) -> str:
+    """Return what there is to tell of one case."""
+    keys, claims = CASES[name]
+    scheduler = footprints.proxy.scheduler(**keys)
+    rounds = [[measured(measure, scheduler, sets(size, claims)) for size in (SMALL, many)] for _ in range(times)]
+    less, more = (Cost(*map(statistics.median, zip(*each, strict=True))) for each in zip(*rounds, strict=True))
+    ratio = more.usual / less.usual
+    return (
+        f"{name:30}{1e6 * less.usual:9.1f}{1e6 * more.usual:9.1f}   x {ratio:4.2f}"
+        f"{1e6 * more.first:9.1f}{1e3 * more.longest:9.1f}"
+    )
+
+
 def main() -> None:
     """Print a line for each scheduler."""
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", type=int, nargs="?", default=100_000)
+    parser.add_argument("--only", default="", help="those cases whose name has this in it")
+    parser.add_argument("--drain", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lists", action="store_true")
     asked = parser.parse_args()
-    measure = by_lists if asked.lists else by_queue
-    print(f"microseconds of scheduling for each launch, {SMALL} and {asked.sets} sets pending")
-    for name, keys in SCHEDULERS.items():
-        scheduler = footprints.proxy.scheduler(**keys)
-        rounds = [(measure(scheduler, SMALL), measure(scheduler, asked.sets)) for _ in range(3)]
-        few, many = (1e6 * statistics.median(times) for times in zip(*rounds, strict=True))
-        print(f"  {name:20}{few:10.1f}{many:12.1f}   x {many / few:.2f}", flush=True)
+    measure = by_lists if asked.lists else partial(by_queue, drain=asked.drain)
+    logging.disable(logging.WARNING)  # footprints tells that two classes would do for singlefile
+    print(f"microseconds of scheduling for a launch, where {SMALL} and where {asked.sets} sets were pending;")
+    print(f"for one of the first {FIRST} of {asked.sets}; milliseconds of the longest turn there")
+    for name in CASES:
+        if asked.only in name:
+            print(line(name, measure, asked.sets, asked.rounds), flush=True)
     memory_of_a_set(asked.sets)
     print(f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 

@@ -47,7 +47,25 @@ LAYERS = {
     },
     "vocabulary": {"_errors", "_instructions", "_messages", "_policy", "_signals"},
     "transport": {"_channel", "_freight", "_process"},
-    "people": {"_calls", "_child", "_commands", "_queues", "_shares", "_worker", "schedulers"},
+    "people": {
+        "_asked",
+        "_binding",
+        "_by_cpus",
+        "_by_memory",
+        "_by_threads",
+        "_calls",
+        "_child",
+        "_commands",
+        "_deprecated",
+        "_lanes",
+        "_limited",
+        "_queues",
+        "_ranked",
+        "_scheduler",
+        "_shares",
+        "_worker",
+        "schedulers",
+    },
     "session": {
         "_batches",
         "_blame",
@@ -87,7 +105,8 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for modu
 #: who may import what is not ours and not of the standard library
 FOREIGN = {
     "footprints": {
-        *("_boss", "_choice", "_hiring", "_setup", "_worker", "compat._jobworker", "examples", "schedulers"),
+        *("_binding", "_boss", "_choice", "_hiring", "_limited", "_scheduler", "_setup", "_worker"),
+        *("compat._jobworker", "examples"),
     },
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},

@@ -435,11 +435,11 @@ def test_as_completed():
 
 def test_what_comes_from_one_that_was_just_taken_out():
     """A record is read as the notice of one; a number that was declined is none."""
-    record = _channel.pack_record(7, "seven", b"report", 1.0, 2.0, 0.5, 0.25, 1000)
+    record = _channel.pack_record(7, "seven", b"report", 1.0, 2.0)
     ready = {0: Frame(6), 1: Frame([7], (record,)), 2: Frame([8], (b"",))}
     notice = _crew._first(ready)
     assert notice is not None and list(ready) == [2]
-    assert notice.head == Done(True, "seven", 1.0, 2.0, 0.5, 0.25, 1000)
+    assert notice.head == Done(True, "seven", 1.0, 2.0, None, None, 0)
     assert [bytes(each) for each in notice.segments] == [b"report"]
     assert _crew._first({0: Frame(6)}) is None
 

@@ -468,6 +468,46 @@ def test_sets_that_are_all_alike_are_launched_once_each():
     assert sorted(numbers(chosen + rest)) == [0, 1, 2, 3, 4] and ledger.pending == []
 
 
+def changed_in(*keys):
+    """Return a scheduler that keeps changed copies of all sets, in the order of their numbers, the last first."""
+    return scheduler(lambda pending: ([], [{**each, **{key: object() for key in keys}} for each in pending[::-1]]))
+
+
+@pytest.mark.parametrize("keys", [("x",), ("x", "y"), ("x", "y", "z"), ("more",), ()])
+def test_a_changed_copy_is_known_by_what_nobody_else_has(keys):
+    """Whatever else was changed."""
+    ledger = filled(*({"id": 1000 + at, "x": at % 3, "y": "same", "z": object()} for at in range(40)))
+    before = {job.number: job.instructions["id"] for job in ledger._jobs.values()}
+    ledger.decide(changed_in(*keys))
+    assert [each["id"] for each in ledger.pending] == list(range(1039, 999, -1))
+    assert {job.number: job.instructions["id"] for job in ledger._jobs.values()} == before
+
+
+def test_a_changed_copy_is_taken_for_the_most_similar_and_of_those_for_the_first():
+    """Where what told it from others was changed: by what many have in common, too."""
+    ledger = filled(*({"id": at, "kind": at % 2, "x": "same"} for at in range(30)))
+    kinds = {job.number: job.instructions["kind"] for job in ledger._jobs.values()}
+    answer = changed_in("id")
+    jobs = ledger.decide(answer) or list(ledger._jobs.values())
+    assert {job.number: job.instructions["kind"] for job in jobs} == kinds
+    odd = [job.number for job in jobs if job.instructions["kind"] == 1]
+    assert odd == sorted(odd)
+
+
+@pytest.mark.parametrize("keys", [(), ("x",), ("id",), ("id", "x")])
+def test_very_many_changed_copies_are_compared_with_a_few_each(monkeypatch, keys):
+    """A scheduler that changes all its sets does not take a time that grows with their square."""
+    compared = []
+    plain = _ledger._Copies._likeness
+    monkeypatch.setattr(
+        _ledger._Copies, "_likeness", lambda *args: compared.append(args) or plain(*args)
+    )
+    ledger = filled(*({"id": 1000 + at, "x": at % 3, "y": "same"} for at in range(600)))
+    ledger.decide(changed_in(*keys))
+    assert len(compared) <= 4 * 600
+    assert len(ledger.pending) == 600
+
+
 # -- trials -----------------------------------------------------------------------------------------------
 
 

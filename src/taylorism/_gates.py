@@ -8,13 +8,19 @@ readers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-__all__ = ["Claim", "Gate", "Holdings", "Names"]
+__all__ = ["NOTHING", "Claim", "Gate", "Holdings", "Names", "Part", "is_plain"]
 
 #: reads an attribute, or a default: `dict.get` of instructions, `getattr` of a worker
 Read = Callable[[str, None], Any]
+#: one value of a claim, and whether it is claimed exclusively; can be hashed
+Part = tuple[bool, Any]
+#: the values that somebody wants, or has
+Claim = tuple[Part, ...]
+
+NOTHING: Claim = ()
 
 
 class Names(tuple[str, ...]):
@@ -36,13 +42,6 @@ class Names(tuple[str, ...]):
         return super().__new__(cls, given)
 
 
-class Claim(NamedTuple):
-    """The values that somebody wants, or has."""
-
-    exclusive: tuple[Any, ...] = ()
-    shared: tuple[Any, ...] = ()
-
-
 class Gate:
     """Reads claims.
 
@@ -61,7 +60,8 @@ class Gate:
 
     def claim(self, read: Read) -> Claim:
         """Return what a set of instructions or a worker claims."""
-        return Claim(tuple(_values(read, self._exclusive)), tuple(_values(read, self._shared)))
+        exclusive = [(True, value) for value in _values(read, self._exclusive)]
+        return (*exclusive, *((False, value) for value in _values(read, self._shared)))
 
 
 def _values(read: Read, names: Names) -> Iterator[Any]:
@@ -71,58 +71,66 @@ def _values(read: Read, names: Names) -> Iterator[Any]:
         for each in value if several else (value,):
             if each is not None:
                 # footprints turns a path into text on its way into the worker.
-                yield os.fspath(each) if isinstance(each, os.PathLike) else each
+                yield os.fspath(each) if isinstance(each, os.PathLike) else _hashable(each)
 
 
 class Holdings:
     """What is held at present."""
 
+    __slots__ = ("_exclusive", "_shared")
+
     def __init__(self, claims: Iterable[Claim] = ()) -> None:
-        self._exclusive = _Held()
-        self._shared = _Held()
+        self._exclusive: set[Any] = set()
+        self._shared: set[Any] = set()
         for claim in claims:
             self.hold(claim)
 
     def hold(self, claim: Claim) -> None:
         """Note that this is held now."""
-        self._exclusive.add(claim.exclusive)
-        self._shared.add(claim.shared)
+        for exclusive, value in claim:
+            (self._exclusive if exclusive else self._shared).add(value)
 
-    def obstacle(self, claim: Claim) -> tuple[Any] | None:
-        """Return the first value that cannot be had now, in a tuple; None if all can."""
-        for value in claim.exclusive:
-            if self._exclusive.has(value) or self._shared.has(value):
-                return (value,)
-        for value in claim.shared:
-            if self._exclusive.has(value):
-                return (value,)
+    def obstacle(self, claim: Iterable[Part]) -> Part | None:
+        """Return the first part of a claim that cannot be had now, None if all can."""
+        for part in claim:
+            exclusive, value = part
+            if value in self._exclusive or (exclusive and value in self._shared):
+                return part
         return None
 
 
-class _Held:
-    """Values, of any kind, hashable or not."""
+class _Odd:
+    """A value that cannot be hashed, in a form that can: all of them look alike to a dict, and are compared."""
 
-    def __init__(self) -> None:
-        self._hashable: set[Any] = set()
-        self._others: list[Any] = []
+    __slots__ = ("value",)
 
-    def add(self, values: Iterable[Any]) -> None:
-        """Note that these values are in use."""
-        for value in values:
-            try:
-                self._hashable.add(value)
-            except TypeError:
-                self._others.append(value)
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
-    def has(self, value: Any) -> bool:
-        """Tell whether this value is in use; a list may equal a hashable subclass of list."""
-        candidates: Collection[Any] = self._others
-        try:
-            if value in self._hashable:
-                return True
-        except TypeError:
-            candidates = [*self._others, *self._hashable]
-        return any(_same(value, other) for other in candidates)
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Odd) and _same(self.value, other.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def _hashable(value: Any) -> Any:
+    """Return a value as a key for dicts, equal to the keys of those that it is equal to."""
+    if isinstance(value, (list, dict)):  # a subclass may be hashable, and equal to one that is not
+        return _Odd(value)
+    try:
+        hash(value)
+    except TypeError:
+        return frozenset(value) if isinstance(value, set) else _Odd(value)
+    return value
+
+
+def is_plain(part: Part) -> bool:
+    """Tell whether a dict finds a part without comparing it with others."""
+    return not isinstance(part[1], _Odd)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -39,6 +39,9 @@ __all__ = ["Common", "Flow", "Intake", "Job", "Ledger", "Sentence", "Todo"]
 
 #: what a scheduler adds to the sets that it launches
 _MARKS = ("scheduler_ticket", "scheduler_hooks")
+#: a key, and the identity of its value; all those of a set
+_Item = tuple[str, int]
+_Contents = frozenset[_Item]
 
 
 class Intake(Enum):
@@ -402,22 +405,61 @@ def _recognised(answer: list[dict[str, Any]], known: dict[int, Job]) -> list[Job
     return jobs
 
 
+#: a value that no more jobs have than that tells them from others
+_RARE = 8
+
+
 class _Copies:
-    """Finds the job of which a set is a copy, perhaps with some values changed."""
+    """Finds the job of which a set is a copy, perhaps with some values changed.
+
+    An exact copy is found by its contents. A changed one is taken for the job with which it has most values in
+    common, less those that it has not; of several, for the first. It is compared with those jobs alone that have a
+    value in common with it which few have. Where there is none, all jobs that agree in those values that many have
+    are as like to it, so the first of them stands for all: very many changed copies are not compared with as many
+    jobs each.
+    """
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._left = {job.number: job for job in jobs}
-        self._exact: dict[frozenset[tuple[str, int]], list[int]] = {}
-        for job in reversed(list(self._left.values())):
-            self._exact.setdefault(_contents(job.instructions), []).append(job.number)
+        self._exact: dict[_Contents, list[int]] = {}
+        self._sharing: dict[_Item, list[int]] = {}
+        self._kinds: dict[tuple[_Contents, int], list[int]] | None = None
+        for number, job in reversed(self._left.items()):
+            contents = _contents(job.instructions)
+            self._exact.setdefault(contents, []).append(number)
+            for item in contents:
+                self._sharing.setdefault(item, []).append(number)
 
     def original(self, instructions: dict[str, Any]) -> Job:
-        numbers = self._exact.get(_contents(instructions), [])
-        while numbers:
-            if numbers[-1] in self._left:
-                return self._left.pop(numbers.pop())
+        contents = _contents(instructions)
+        number = self._last(self._exact.get(contents, []))
+        if number is None:
+            number = max(self._candidates(contents), key=partial(self._likeness, instructions))
+        return self._left.pop(number)
+
+    def _last(self, numbers: list[int]) -> int | None:
+        """Return the last of some numbers that has not been found yet."""
+        while numbers and numbers[-1] not in self._left:
             numbers.pop()
-        return self._left.pop(max(self._left, key=partial(self._likeness, instructions)))
+        return numbers[-1] if numbers else None
+
+    def _candidates(self, contents: _Contents) -> list[int]:
+        """Return, in order, the jobs of which a set may be a changed copy."""
+        shared = (self._sharing.get(item, ()) for item in contents)
+        few = {number for numbers in shared if len(numbers) <= _RARE for number in numbers if number in self._left}
+        if not few:
+            kinds = self._kinds = self._kinds or self._by_kind()
+            few = {number for numbers in kinds.values() if (number := self._last(numbers)) is not None}
+        return sorted(few)
+
+    def _by_kind(self) -> dict[tuple[_Contents, int], list[int]]:
+        """Return the jobs, the last first, by those of their values that many have, and how many they have."""
+        kinds: dict[tuple[_Contents, int], list[int]] = {}
+        for number, job in reversed(self._left.items()):
+            contents = _contents(job.instructions)
+            common = frozenset(item for item in contents if len(self._sharing[item]) > _RARE)
+            kinds.setdefault((common, len(contents)), []).append(number)
+        return kinds
 
     def _likeness(self, instructions: dict[str, Any], number: int) -> int:
         """Return how many values are the same, less how many are not."""
@@ -425,7 +467,7 @@ class _Copies:
         return sum(1 if instructions.get(k, _MARKS) is v else -1 for k, v in own.items())
 
 
-def _contents(instructions: dict[str, Any]) -> frozenset[tuple[str, int]]:
+def _contents(instructions: dict[str, Any]) -> _Contents:
     return frozenset((key, id(value)) for key, value in instructions.items() if key not in _MARKS)
 
 

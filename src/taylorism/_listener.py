@@ -55,10 +55,10 @@ from taylorism._messages import (
     State,
     WorkerDone,
 )
-from taylorism._queues import PendingQueue
 from taylorism._setup import Setup
 from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
+from taylorism.schedulers import is_ours
 
 __all__ = ["serve"]
 
@@ -151,7 +151,7 @@ class Listener:
             setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
         )
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
-        self._clockless = _is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
+        self._clockless = is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()
@@ -491,13 +491,6 @@ class Listener:
 
 def _say_why_by_pipe(why: str) -> None:
     _blame.say(logging.WARNING, _freight.REMARK, "reports take", why)
-
-
-def _is_ours(asked: Any) -> bool:
-    """Whether what is asked, a scheduler or its queue, is of this package, where none has a clock of its own."""
-    if isinstance(asked, PendingQueue):
-        return type(asked).__module__ == PendingQueue.__module__
-    return getattr(asked.launchable, "__module__", None) == "taylorism.schedulers"
 
 
 def _unpacked(

@@ -9,22 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import taylorism.workers  # noqa: F401 - the class of kind='shell', which the listener is to know
 from taylorism._boss import Boss
 from taylorism._compat import SignalInterruptError
 from taylorism._errors import BossDied, CommandFailed
-from taylorism._gates import Gate, Names
 from taylorism._messages import State
-from taylorism._queues import Limits, PendingQueue, Ranked
+from taylorism._queues import PendingQueue
+from taylorism._scheduler import Batch, Instructions, Workers
 from taylorism._shares import share_of
-from taylorism.schedulers import Batch, Instructions, MaxCpusScheduler, Workers, _constantly, _unranked
+from taylorism.schedulers import MaxCpusScheduler
 
 __all__ = ["CpusAndMemoryScheduler", "JobBoss"]
 
 _log = logging.getLogger("taylorism")
+
+#: cpus, and memory in MiB
+_Pair = tuple[float, float]
 
 #: what has come to its end, one way or another
 _ENDED = (State.DONE, State.FAILED, State.CANCELLED, State.STOPPED)
@@ -60,18 +63,7 @@ class CpusAndMemoryScheduler(MaxCpusScheduler):
 
     def queue(self) -> PendingQueue:
         """Return a queue that launches what fits, and reserves for the first what it waits for."""
-        capacity = float(self.max_cpus), self.max_memory
-        limits = Limits(
-            rank=_unranked,
-            demand=lambda instructions: (float(instructions.get("ncpus") or 1), _declared(instructions)),
-            used=lambda worker: (float(share_of(worker).ncpus), float(worker.memory)),
-            capacity=_constantly(capacity),
-            room=self._room,
-            mark=self._mark,
-            gate=Gate(Names(), Names()),
-            dimensions=2,
-        )
-        return Ranked(limits)
+        return _TwoLimits(self, (float(self.max_cpus), self.max_memory))
 
     def never_startable(self, instructions: Mapping[str, Any]) -> str | None:
         """Tell why a set does not even fit alone; see `BaseScheduler.never_startable`."""
@@ -82,6 +74,89 @@ class CpusAndMemoryScheduler(MaxCpusScheduler):
             f"it asks for {asked:g} MiB of memory, and there are {self.max_memory:g} MiB for all: ask for less, or "
             "give more to all"
         )
+
+
+class _TwoLimits(PendingQueue):
+    """First come, first served, within two limits; nobody starves. A turn looks at all that is pending.
+
+    Who comes behind the first that does not fit may have what is left for it when all those have ended who were
+    running when it became the first.
+
+    Parameters
+    ----------
+    scheduler : CpusAndMemoryScheduler
+        Whose queue it is.
+    capacity : tuple of float
+        Cpus, and memory in MiB.
+    """
+
+    clockless = True
+
+    def __init__(self, scheduler: CpusAndMemoryScheduler, capacity: _Pair) -> None:
+        self._scheduler = scheduler
+        self._capacity = capacity
+        self._sets: dict[int, Instructions] = {}
+        self._first: Instructions | None = None
+        self._elders: set[str] = set()
+
+    def add(self, sets: Iterable[Instructions]) -> None:
+        """See `PendingQueue.add`."""
+        self._sets.update((id(each), each) for each in sets)
+
+    def put_back(self, sets: Sequence[Instructions]) -> None:
+        """See `PendingQueue.put_back`."""
+        self._sets = {id(each): each for each in (*sets, *self._sets.values())}
+
+    def remove(self, instructions: Instructions) -> None:
+        """See `PendingQueue.remove`."""
+        del self._sets[id(instructions)]
+
+    def take(self, workers: Workers, now: float) -> list[Instructions]:
+        """See `PendingQueue.take`."""
+        room, taken, waiting = self._scheduler._room(workers), list[Instructions](), False
+        free = _minus(self._capacity, *map(_used, workers.values()))
+        for each in self._sets.values():
+            if len(taken) >= room:
+                break
+            if _fits(_demand(each), free):
+                taken.append(each)
+                free = _minus(free, _demand(each))
+            elif not waiting:
+                waiting, free = True, self._spare(each, workers, taken, free)
+        for each in taken:
+            self.remove(each)
+        self._scheduler._mark(workers, taken, 0.0)
+        return taken
+
+    def _spare(self, first: Instructions, workers: Workers, taken: Sequence[Instructions], free: _Pair) -> _Pair:
+        """Return what those may have who pass the first that does not fit."""
+        if self._first is not first:
+            self._first, self._elders = first, set(workers)
+        younger = [_used(worker) for name, worker in workers.items() if name not in self._elders]
+        left = _minus(self._capacity, _demand(first), *younger, *map(_demand, taken))
+        return min(free[0], left[0]), min(free[1], left[1])
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def __iter__(self) -> Iterator[Instructions]:
+        return iter(list(self._sets.values()))
+
+
+def _demand(instructions: Instructions) -> _Pair:
+    return float(instructions.get("ncpus") or 1), _declared(instructions)
+
+
+def _used(worker: Any) -> _Pair:
+    return float(share_of(worker).ncpus), float(worker.memory)
+
+
+def _minus(pair: _Pair, *others: _Pair) -> _Pair:
+    return pair[0] - sum(each[0] for each in others), pair[1] - sum(each[1] for each in others)
+
+
+def _fits(demand: _Pair, free: _Pair) -> bool:
+    return demand[0] <= free[0] and demand[1] <= free[1]
 
 
 def _declared(instructions: Instructions | Mapping[str, Any]) -> float:

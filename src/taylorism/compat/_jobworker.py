@@ -17,9 +17,11 @@ from typing import Any, ClassVar
 import footprints
 
 from taylorism._errors import TaylorismError, describe
-from taylorism._queues import PendingQueue, Ranked
+from taylorism._queues import PendingQueue
+from taylorism._ranked import Ranked
+from taylorism._scheduler import Batch, Workers
 from taylorism._worker import Worker
-from taylorism.schedulers import Batch, MaxCpusScheduler, Workers
+from taylorism.schedulers import MaxCpusScheduler
 
 __all__ = ["JobRunner", "LargestFirstScheduler", "Order", "Parcel"]
 

@@ -10,7 +10,8 @@ import uuid
 from typing import Any
 
 from taylorism import _boss, _worker
-from taylorism.schedulers import BaseScheduler, NewLaxistScheduler, NewMaxThreadsScheduler, StandIn
+from taylorism._deprecated import StandIn
+from taylorism.schedulers import BaseScheduler, NewLaxistScheduler, NewMaxThreadsScheduler
 
 __all__ = ["BaseScheduler", "Boss", "LaxistScheduler", "MaxThreadsScheduler", "Worker"]
 
