@@ -129,6 +129,7 @@ def same(one, other):
 @settings(max_examples=150, deadline=None)
 @given(st.lists(NAMED, min_size=2, max_size=8))
 @example([{"choice_test": "upper", "weight": 1}, {"choice_test": "upper", "weight": 10**400}])
+@example([{}, {"choice_test": "upper", "items": ([1],)}])
 @example([{"choice_test": "upper", "pair": ()}, {"choice_test": "upper", "pair": ([1],)}])
 def test_a_remembered_choice_is_that_of_footprints(sets):
     """Whatever was learnt, each set gets what footprints gives it, or is left to footprints."""

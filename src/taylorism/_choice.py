@@ -80,7 +80,6 @@ class Choices:
     def _forget(self) -> None:
         self._classes = set(self._collector._items)
         self._discriminating = tuple(sorted(set().union(*map(_discriminating, self._classes))))
-        self._known = set().union(*map(_names, self._classes))
         self._made: dict[Any, _Choice | None] = {}
 
     def _shape(self, attributes: Mapping[str, Any]) -> Any:
@@ -117,12 +116,14 @@ class Choices:
 
     def _general(self, attributes: dict[str, Any], cls: type, resolved: dict[str, Any]) -> _Choice | None:
         """Return a choice for all sets of the shape of this one, None where there is none."""
-        if not all(map(_is_tame, {type(value) for name, value in attributes.items() if name in self._known})):
+        rivals = [each for each in self._classes if not _excluded(each, attributes)]
+        names = set().union(*map(_names, rivals))
+        known = [(name, value) for name, value in attributes.items() if name in names]
+        if not all(_is_tame(type(value)) for _, value in known):
             return None
-        clear = all(_excluded(each, attributes) or self._predictable(each, attributes) for each in self._classes)
+        clear = all(self._predictable(each, attributes) for each in rivals)
         if not (clear and self._keepable(cls, attributes, resolved)):
             return None
-        known = [(name, value) for name, value in attributes.items() if name in self._known]
         texts = tuple(name for name, value in known if isinstance(value, str))
         hashed = tuple(name for name, value in known if type(value) in (tuple, footprints.FPList))
         given = tuple(self._given(cls, attributes))
