@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import footprints
 import pytest
 from test_errors import BadRepr
@@ -87,6 +89,19 @@ def test_an_attribute_that_stands_in_its_own_value_is_refused(name):
     """For footprints would turn round and round, and the listener with it."""
     with pytest.raises(footprints.FootprintMaxIter, match="'name' stands in its own value"):
         hire({"hiring_test": "plain", "name": name}, {})
+
+
+def test_attributes_that_stand_in_each_other_are_given_up(monkeypatch):
+    """Footprints would never come back; the next set is hired as ever."""
+    monkeypatch.setattr(_hiring, "PATIENCE", 0.2)
+    before = signal.getsignal(signal.SIGVTALRM)
+    try:
+        with pytest.raises(footprints.FootprintMaxIter, match="stand in each other's value"):
+            hire({"hiring_test": "plain", "name": "x-[other]", "other": "[name]"}, {})
+        assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+        assert hire({"hiring_test": "plain", "name": "x-[other]", "other": 3}, {}).name == "x-3"
+    finally:
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def test_a_name_that_is_no_string_is_an_error():

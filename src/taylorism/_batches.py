@@ -102,7 +102,8 @@ class Batches:
         stowage: Stowage,
     ) -> None:
         watched = (policy.timeout, policy.memory_guard, policy.log_dir)
-        self._allowed = policy.reuses and not verbose and all(each is None for each in watched)
+        unwatched = not verbose and all(each is None for each in watched)
+        self._allowed = policy.reuses and unwatched and ledger.gives_more
         self._ledger = ledger
         self._crew = crew
         self._upstream = upstream
@@ -113,6 +114,7 @@ class Batches:
         self._pipes = select.poll()  # of the others
         self._names: set[str] = set()
         self._seconds = _NEVER  # that a task is expected to take
+        self._news = False
         crew.on_death = self._on_death
 
     # -- how long tasks take --------------------------------------------------------------------------
@@ -148,6 +150,7 @@ class Batches:
         hand = self._crew.hands.free(share_among(hooks))
         if hand is None:
             return False
+        self._note_name(job)
         seat = Seat(f"process {hand.process.pid}", job.instructions.get("scheduler_ticket"), hooks)
         batch = hand.batch = Batch(hand, seat, deque())
         if not self._give(batch, [job, *self._more(batch, job, self._size() - 1)]):
@@ -180,7 +183,6 @@ class Batches:
 
     def _give(self, batch: Batch, jobs: list[Job]) -> bool:
         """Send sets to a process; if it is gone, they are not pending and it has none of them."""
-        self._note_name(jobs[0])
         marks = {"scheduler_ticket": batch.seat.scheduler_ticket, "scheduler_hooks": batch.seat.scheduler_hooks}
         if not self._crew.hands.give_several(batch.hand, jobs, marks):
             self._forget_names(jobs)
@@ -203,20 +205,29 @@ class Batches:
         """Return the pipes of those that have spoken."""
         return {fd for fd, _ in self._pipes.poll(0)} if self.busy else set()
 
-    def heard(self, ready: Iterable[int]) -> tuple[bool, list[Member]]:
-        """Take what processes say; return whether one has done, and who wants to be heard by himself."""
-        done, members = False, []
+    def has_news(self) -> bool:
+        """Whether, since the last time, a process has done with its batch, or something is pending again."""
+        news, self._news = self._news, False
+        return news
+
+    def heard(self, ready: Iterable[int]) -> list[Member]:
+        """Take what processes say; return who wants to be heard by himself."""
+        members = []
         for batch in [self._by_pipe[fd] for fd in ready if fd in self._by_pipe] if self._by_pipe else ():
-            batch.hand.inflow.pull()
-            self._take(batch)
-            if batch.hand.inflow.ready:
-                members += self._fall(batch)
-            elif not batch.jobs:
-                self._finish(batch)
-                done = True
-            elif len(batch.jobs) <= self._size() // 2:
-                self._refill(batch)
-        return done, members
+            members += self._hear(batch)
+        return members
+
+    def _hear(self, batch: Batch) -> list[Member]:
+        inflow = batch.hand.inflow
+        inflow.pull()
+        self._take(batch)
+        if inflow.ready or inflow.ended:  # it has failed; or has closed its pipe, and can say nothing more
+            return self._fall(batch)
+        if not batch.jobs:
+            self._finish(batch)
+        elif len(batch.jobs) <= self._size() // 2:
+            self._refill(batch)
+        return []
 
     def _take(self, batch: Batch) -> None:
         """Pass on all that has been done."""
@@ -226,6 +237,9 @@ class Batches:
 
     def _pass_on(self, batch: Batch, frame: Frame) -> None:
         pid, seat = batch.hand.process.pid, batch.seat
+        if isinstance(frame.head, int):
+            self._hand_back(batch)
+            return
         if isinstance(frame.head, list):
             self._upstream.tell(Several(pid, seat.scheduler_ticket), frame.segments)
             count = len(frame.head)
@@ -237,6 +251,15 @@ class Batches:
         now = time.monotonic()
         self._expect((now - batch.heard) / count)
         batch.heard = now
+        self._wake(batch)
+
+    def _hand_back(self, batch: Batch) -> None:
+        """Have one be hired here that is not set to work as others are (`Worker.work`)."""
+        job = batch.jobs.popleft()
+        job.packed = None
+        self._forget_names([job])
+        self._ledger.give_back([job])
+        self._news, batch.heard = True, time.monotonic()
         self._wake(batch)
 
     def _tell_one(self, batch: Batch, done: Done, frame: Frame) -> None:
@@ -258,8 +281,13 @@ class Batches:
 
     def _finish(self, batch: Batch) -> None:
         self._leave(batch)
+        self._vacate(batch)
+
+    def _vacate(self, batch: Batch) -> None:
+        """Note that a process has done with its batch."""
         self._ledger.left(batch.seat.name)
         self._crew.hands.rest(batch.hand)
+        self._news = True
 
     def _leave(self, batch: Batch) -> None:
         """Let go of a batch: its process has nothing more to do, or becomes a member of the crew."""
@@ -289,18 +317,20 @@ class Batches:
 
     # -- taking back ----------------------------------------------------------------------------------
 
-    def _take_back(self, batch: Batch) -> bool:
-        """Have pending again what is not begun; return whether there was any."""
+    def _take_back(self, batch: Batch) -> None:
+        """Have pending again what is not begun."""
         count = min(batch.hand.take_back(), len(batch.jobs))
         back = [batch.jobs.pop() for _ in range(count)][::-1]
         batch.hand.left += count
         self._forget_names(back)
         self._ledger.give_back(back)
-        return bool(back)
+        self._news = self._news or bool(back)
 
     def take_back_all(self) -> None:
-        """Have pending again all that is not begun."""
+        """Have pending again all that is not begun, after what has done was heard."""
         for batch in list(self._by_pipe.values()):
+            batch.hand.inflow.pull()
+            self._take(batch)
             self._take_back(batch)
             self._settle(batch)
 
@@ -317,18 +347,19 @@ class Batches:
         waiting = (batch.heard + SILENCE for batch in self._by_pipe.values() if not batch.told)
         return min(waiting, default=_NEVER)
 
-    def enforce(self, now: float) -> bool:
-        """Take back what is behind a long task; return whether there is any."""
+    def enforce(self, now: float) -> None:
+        """Take back what is behind a long task."""
         silent = [batch for batch in self._by_pipe.values() if not batch.told and batch.heard + SILENCE <= now]
-        found = [self._take_back(batch) for batch in silent]
         for batch in silent:
+            self._take_back(batch)
             self._expect(now - batch.heard)
             self._settle(batch)
-        return any(found)
 
     def find(self, wanted: Set[int | str]) -> None:
         """Take what is wanted out of batches: it is pending then, or a member of the crew."""
         for batch in list(self._by_pipe.values()):
+            batch.hand.inflow.pull()  # what has done, has done
+            self._take(batch)
             if any(not wanted.isdisjoint(job.callings) for job in batch.jobs):
                 self._take_back(batch)
                 if batch.jobs and not wanted.isdisjoint(batch.jobs[0].callings):
@@ -343,8 +374,7 @@ class Batches:
         self._take_back(batch)
         self._leave(batch)
         if not batch.jobs:
-            self._ledger.left(batch.seat.name)
-            self._crew.hands.rest(batch.hand)
+            self._vacate(batch)
             return []
         job = batch.jobs.popleft()
         job.trials += 1

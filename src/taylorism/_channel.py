@@ -66,8 +66,8 @@ _WIDE_PIPE = 1 << 20
 
 
 #: a record: a frame of one segment, whose head is no pickle (it begins with a zero): the number of a set, when its
-#: worker began and ended, its seconds in user and system mode, the peak of its process; then its name
-_RECORD = struct.Struct("!IIQBIddffI")
+#: worker began and ended; then its name
+_RECORD = struct.Struct("!IIQBIdd")
 _RECORD_HEAD = _RECORD.size - 16
 
 
@@ -150,25 +150,21 @@ def _joined(parts: Iterable[Any]) -> Iterable[Any]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def pack_record(
-    number: int, name: str, report: bytes, began: float, ended: float, user: float, system: float, peak: int
-) -> bytes:
+def pack_record(number: int, name: str, report: bytes, began: float, ended: float) -> bytes:
     """Return the frame of a record."""
     text = name.encode("utf-8", "surrogatepass")
-    sizes = _RECORD_HEAD + len(text), 1, len(report)
-    return _RECORD.pack(*sizes, 0, number, began, ended, user, system, peak) + text + report
+    return _RECORD.pack(_RECORD_HEAD + len(text), 1, len(report), 0, number, began, ended) + text + report
 
 
-def records(packed: Any) -> Iterator[tuple[int, str, float, float, float, float, int, Any]]:
-    """Yield of each record: number, name, when it began and ended, user, system, peak, and the pickled report."""
+def records(packed: Any) -> Iterator[tuple[int, str, float, float, Any]]:
+    """Yield of each record: number, name, when it began and ended, and the pickled report."""
     view, start = memoryview(packed), 0
     while start < len(view):
-        head, _, size, _, number, *figures = _RECORD.unpack_from(view, start)
+        head, _, size, _, number, began, ended = _RECORD.unpack_from(view, start)
         body = start + 16 + head
         name = str(view[start + _RECORD.size : body], "utf-8", "surrogatepass")
-        began, ended, user, system, peak = figures
         start = body + size
-        yield number, name, began, ended, user, system, peak, view[body:start]
+        yield number, name, began, ended, view[body:start]
 
 
 def _records_from(view: memoryview, start: int) -> tuple[int, list[int]]:

@@ -53,7 +53,7 @@ class NoticePipe:
         if result.error is not None:
             return _failure(result.name, result.error, hopeless=result.hopeless)
         try:
-            segments, remark = _freight.pack(result.report, self.berth)
+            segments, remark = self._segments(result.report)
         except Exception as trouble:
             error = _not_sendable(result, trouble)
             return _failure(result.name, error, status="transmission exception")
@@ -61,6 +61,12 @@ class NoticePipe:
             return _PLAIN, segments
         text = _shown(result.report, self.shown) if self.shown else ""
         return Notice(Outcome.REPORT, text=text, remark=remark), segments
+
+    def _segments(self, report: object) -> tuple[list[Any], str]:
+        # What is small goes nowhere near the way of what is big: a newborn process copies each page it looks at.
+        if report is None or isinstance(report, (bool, int, float)):
+            return _channel.pack_object(report), ""
+        return _freight.pack(report, self.berth)
 
     def close(self) -> None:
         """Close the pipe."""

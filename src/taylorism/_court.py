@@ -194,7 +194,8 @@ class Court:
         return State.FAILED
 
     def _try_again(self, job: Job, failure: Failure, worker: Any) -> None:
-        name = None if worker is None else failure.name
+        # Not the number by which one goes who was not heard to say its name.
+        name = None if worker is None or failure.name == job.name else failure.name
         delay = self._ledger.try_again(job, name, time.monotonic())
         what = failure.traceback[-1].strip() if failure.traceback else failure.status
         message = "worker %s failed, trial %d of %d; it is tried again in %g s: %s"

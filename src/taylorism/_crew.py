@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _child, _instructions, _lease, _logs, _oom, _streams, _tree
+from taylorism import _channel, _child, _lease, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import InstructionsNotPicklable, TaylorismError
@@ -209,6 +209,7 @@ class Crew:
         self._forget = forget
         self._shown = shown
         self._policy = policy
+        self._reuses = policy.reuses
         self._baseline = Baseline()
         self._lookout = Lookout(watchful or policy.memory_guard is not None)
         self._overdrawn: list[Member] = []
@@ -237,16 +238,12 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
-        share = given_share(worker) if self._may_stay(worker) else None
-        member = None if share is None else self._hand_over(worker, job, share)
-        if member is None:
-            member = self._fork(worker, job, share)
+        if self._reuses and type(worker).work is Worker.work:
+            member = self._reuse(worker, job)
+        else:
+            member = self._fork(worker, job, None)
         self._welcome(member, seconds)
         return member
-
-    def _may_stay(self, worker: Any) -> bool:
-        """Whether the process of a worker may run others, and that of another may run it."""
-        return self._policy.reuses and type(worker).work is Worker.work
 
     def adopt(self, seat: Any, job: Job, hand: Hand) -> Member:
         """Make a member of a worker that a process is at, which runs short ones."""
@@ -256,25 +253,40 @@ class Crew:
         return member
 
     def _hand_over(self, worker: Any, job: Job, share: int) -> Member | None:
-        """Have a process that is there run a worker; None where there is none, or it cannot be told."""
+        """Have a process that is there run a worker; None where there is none, or it has gone.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            It cannot be told.
+        """
         hand = self.hands.free(share)
         if hand is None:
             return None
-        if not self._given(hand, worker, job):
+        try:
+            given = self._give(hand, worker, job)
+        except InstructionsNotPicklable:
+            self.hands.rest(hand)
+            raise
+        if not given:
             self.hands.rest(hand)
             return None
         worker._process = hand.process
         return self._member(worker, job, hand.process, hand.inflow, hand)
 
-    def _given(self, hand: Hand, worker: Any, job: Job) -> bool:
-        """Give a worker's instructions to a process; return whether it could be told."""
+    def _give(self, hand: Hand, worker: Any, job: Job) -> bool:
+        """Give a worker's instructions to a process; return whether that is still there."""
+        if (changes := job.changes()) is not None:
+            return self.hands.give_changed(hand, job, {**changes, "name": worker.name})
+        return self.hands.give(hand, worker.name, {**job.instructions, "name": worker.name})
+
+    def _reuse(self, worker: Any, job: Job) -> Member:
+        """Set a worker to work in a process that is there, or in one that others may follow it into."""
+        share = given_share(worker)
         try:
-            if (changes := job.changes()) is not None:
-                return self.hands.give_changed(hand, job, {**changes, "name": worker.name})
-            packed = _instructions.pack_one({**job.instructions, "name": worker.name})
+            return self._hand_over(worker, job, share) or self._fork(worker, job, share)
         except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
-            return False
-        return self.hands.give(hand, worker.name, packed)
+            return self._fork(worker, job, None)  # or there would be one process more for each
 
     def _fork(self, worker: Any, job: Job, share: int | None) -> Member:
         """Start a process for a worker; with a share, others may follow it there."""
@@ -353,10 +365,11 @@ class Crew:
             _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
-        for pipe in {*self._by_pipe, *self.hands.pipes()}:
+        for pipe in {*self._by_pipe, *self.hands.pipes()} if self._reuses else self._by_pipe:
             os.close(pipe)
         self._forget()
-        self.hands.forget(hand)
+        if self._reuses:
+            self.hands.forget(hand)
         if hand is None:
             _child.run(worker, self._policy.log_dir)
         else:
@@ -377,6 +390,8 @@ class Crew:
         if notice is not None:
             member.notice = notice
             member.deadline = _NEVER
+            if member.seat:
+                member.name = _name_in(notice)
         if member.stays:
             return notice
         if notice is not None:
@@ -398,10 +413,6 @@ class Crew:
             self._see_to_orphans(member)
         self.hands.rest(member.hand)
 
-    def supply(self, ready: Iterable[int]) -> None:
-        """Send the rest of their orders to those that had no room for them."""
-        self.hands.supply(ready)
-
     def _hang_up(self, member: Member) -> None:
         pipe, member.inflow.fd = member.inflow.fd, -1
         if pipe >= 0:
@@ -414,17 +425,21 @@ class Crew:
         while ended := _next_ended():
             pid, status, rusage = ended
             self._spared_pids.discard(pid)
-            hand = self.hands.of(pid)
-            if hand is not None and hand.batch is not None:
-                self.on_death(hand)
+            if self._reuses:
+                self._note_death_in_batch(pid)
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
                 self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
                 self._members[pid].note_end(status, rusage)
-            else:
+            elif self._reuses:
                 self.hands.gone(pid)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
+
+    def _note_death_in_batch(self, pid: int) -> None:
+        hand = self.hands.of(pid)
+        if hand is not None and hand.batch is not None:
+            self.on_death(hand)
 
     def _has_run_out(self) -> bool:
         """Whether the kernel has killed for want of memory since the last time."""
@@ -453,7 +468,8 @@ class Crew:
         if member.berth is not None and not member.succeeded:
             member.berth.empty()
         del self._members[member.process.pid or 0]
-        self.hands.gone(member.process.pid or 0)
+        if self._reuses:
+            self.hands.gone(member.process.pid or 0)
         if member.ladder is not None:
             self._alone.remove(member.ladder)
 
@@ -540,7 +556,7 @@ class Crew:
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
-        if self._members or self.hands:
+        if self._members or (self._reuses and self.hands):
             return False
         return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
 
@@ -551,7 +567,7 @@ class Crew:
     @property
     def next_deadline(self) -> float:
         """When `enforce` or `overdue` has something to do, on the monotonic clock."""
-        due = min(self._lookout.next_look, self._chore_at, self.hands.next_deadline)
+        due = min(self._lookout.next_look, self._chore_at)
         if self._lingering:
             due = min(due, self._lingering[0].leave_by)  # who came first has to go first
         if self._policy.timeout is not None:
@@ -567,7 +583,6 @@ class Crew:
         now = time.monotonic()
         while self._lingering and self._lingering[0].leave_by <= now:
             self._lingering.pop(0).process.kill()
-        self.hands.enforce(now)
         for ladder in self._ladders:
             ladder.descend(now)
         if self._chore_at <= now:
@@ -618,7 +633,15 @@ def _first(ready: dict[int, Frame]) -> Frame | None:
     if not ready:
         return None
     frame = ready.pop(min(ready))
+    if isinstance(frame.head, list):  # it has done just when it was taken out of a batch
+        _, name, began, ended, report = next(_channel.records(frame.segments[0]))
+        return Frame(Done(True, name, began, ended, None, None, 0), (report,))
     return frame._replace(head=Done(*frame.head)) if isinstance(frame.head, tuple) else frame
+
+
+def _name_in(notice: Frame) -> str:
+    """Return the name that a worker says it has, of which not even the set may have been known."""
+    return str(notice.head.name if isinstance(notice.head, Done) else notice.head.failure.name)
 
 
 def _token(pipe: int) -> str:

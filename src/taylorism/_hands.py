@@ -32,10 +32,10 @@ LINGER = 5.0
 
 
 class Spent(NamedTuple):
-    """What a process has used, under the names of the system."""
+    """What a process has used, under the names of the system; None where that was not asked for."""
 
-    ru_utime: float = 0.0
-    ru_stime: float = 0.0
+    ru_utime: Any = 0.0
+    ru_stime: Any = 0.0
     ru_maxrss: float = 0.0
 
 
@@ -74,6 +74,8 @@ class Hand:
         Where it puts what is big.
     forks : int
         By which it is known what it shares with us (`_lease.forks`).
+    lost : int
+        Permits for what it could not be given, since it had gone.
     spent : Spent
         What its workers have used so far.
     leave_by : float
@@ -95,6 +97,7 @@ class Hand:
     unbegun: int = 0
     berth: Berth | None = None
     forks: int = 0
+    lost: int = 0
     outflow: Any = None
 
     @property
@@ -102,15 +105,17 @@ class Hand:
         """Whether it will be given nothing more."""
         return self.outflow is None
 
-    def give(self, name: str, packed: Any) -> None:
+    def give(self, name: str, instructions: Mapping[str, Any]) -> None:
         """Have it run a worker of that name, of these instructions.
 
         Raises
         ------
         ChannelClosed
             It has gone.
+        InstructionsNotPicklable
+            They cannot be sent.
         """
-        self._send([name], -1, [packed])
+        self._send([name], [_instructions.pack_one(dict(instructions))])
 
     def give_several(self, jobs: Sequence[Job], marks: Mapping[str, Any]) -> None:
         """Have it run workers one after the other, of instructions as main has packed them, with these marks.
@@ -143,27 +148,30 @@ class Hand:
         if self.common != common.number:
             segments.insert(0, common.packed)
             self.common = common.number
-        self._send(calls, common.number, segments, packed)
+        self._send(calls, segments, packed)
 
-    def _send(self, calls: Sequence[str | int], common: int, segments: list[Any], *marks: bytes) -> None:
+    def _send(self, calls: Sequence[str | int], segments: list[Any], *marks: bytes) -> None:
         self.frames += 1
         self.left -= len(calls)
         os.write(self.permits[1], bytes((self.frames % 256,)) * len(calls))
-        self.outflow.push(_channel.encode((self.frames, common, calls, *marks), segments))
-        self.outflow.flush()
+        self.outflow.push(_channel.encode((self.frames, calls, *marks), segments))
+        try:
+            self.outflow.flush()
+        except ChannelClosed:
+            self.lost += len(calls)
+            raise
 
     def take_back(self) -> int:
         """Take back what it has not begun; return how many workers that were."""
         try:
-            return len(os.read(self.permits[0], 4096))
+            return max(0, len(os.read(self.permits[0], 4096)) - self.lost)
         except BlockingIOError:
             return 0
 
     def used(self, done: Done) -> tuple[Spent, bool]:
         """Return what its last worker used, and whether the peak is that of this worker."""
-        before, self.spent = self.spent, Spent(
-            self.spent.ru_utime + done.user, self.spent.ru_stime + done.system, max(self.spent.ru_maxrss, done.peak)
-        )
+        before, user, system = self.spent, done.user or 0.0, done.system or 0.0
+        self.spent = Spent(before.ru_utime + user, before.ru_stime + system, max(before.ru_maxrss, done.peak))
         return Spent(done.user, done.system, done.peak), done.peak > before.ru_maxrss
 
     def rest_of(self, whole: Any) -> tuple[Spent, bool]:
@@ -256,10 +264,16 @@ class Hands:
             self._send_away(hand)
         return None
 
-    def give(self, hand: Hand, name: str, packed: Any) -> bool:
-        """Have it run a worker; return whether it could be told."""
+    def give(self, hand: Hand, name: str, instructions: Mapping[str, Any]) -> bool:
+        """Have it run a worker; return whether it is still there.
+
+        Raises
+        ------
+        InstructionsNotPicklable
+            They cannot be sent.
+        """
         try:
-            hand.give(name, packed)
+            hand.give(name, instructions)
         except ChannelClosed:
             return False
         self._see_to(hand)

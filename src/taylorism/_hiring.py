@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import footprints
 
-from taylorism import _calls
+from taylorism import _calls, _compat
 from taylorism._choice import Choices
 from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
 
@@ -22,6 +23,8 @@ HOPELESS = (NoAdequateWorker, DuplicateName, BadOption)
 #: the classes of `taylorism.workers`, by their `kind`; filled when that module is imported
 SPECIALISTS: dict[str, Any] = {}
 
+#: seconds of processor time for the choice of a class
+PATIENCE = 10.0
 #: characters of one attribute in the list of the instructions of a guilty worker
 _SHOWN = 10_000
 
@@ -60,7 +63,7 @@ def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
     """
     _refuse_endless(attributes)
     if not any(name.startswith("_") or name == "worker" for name in attributes):
-        candidates = _collector().find_all(attributes)
+        candidates = _found(attributes)
         if len(candidates) == 1:
             cls, resolved, _ = candidates[0]
             if learn:
@@ -71,6 +74,28 @@ def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
             cls, resolved, _ = candidates[0]
             return cls(resolved, checked=True)
     return _collector().load(**attributes)
+
+
+def _found(attributes: dict[str, Any]) -> list[Any]:
+    """Have footprints find the classes that match, in a bounded time.
+
+    Two attributes that stand in each other's value can keep it going for ever, and the listener would hear of
+    nothing any more, the death of main included.
+    """
+    _compat.set_handler(signal.SIGVTALRM, _give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    try:
+        found: list[Any] = _collector().find_all(attributes)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return found
+
+
+def _give_up(*_: object) -> None:
+    raise footprints.FootprintMaxIter(
+        f"footprints finds no end in {PATIENCE:g} s of processor time: do attributes stand in each other's value, "
+        "name='[a]' and a='[name]'? What is in brackets is replaced by the value of the attribute of that name."
+    )
 
 
 def _refuse_endless(attributes: Mapping[str, Any]) -> None:

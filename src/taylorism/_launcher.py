@@ -58,6 +58,7 @@ class Launcher:
         self._upstream = upstream
         self._court = court
         self._batches = batches
+        self._reuses = setup.policy.reuses
         self.crowded = False
 
     @property
@@ -69,7 +70,7 @@ class Launcher:
 
         What was not started, and was not charged with that, is pending again, in order.
         """
-        left, started = deque(self._batches.place(list(chosen))), 0
+        left, started = deque(self._batches.place(list(chosen)) if self._reuses else chosen), 0
         total = len(left)
         while left and self._may_go_on:
             hired = self._hire(left)

@@ -260,6 +260,14 @@ class Ledger:
         self._listed.keep(self._noted(jobs[len(launch) :]))
         return jobs[: len(launch)]
 
+    @property
+    def gives_more(self) -> bool:
+        """Whether a set may run in the place of another without a decision of its own.
+
+        Else its scheduler looks at what is done, or at what each takes: memory, cpus, a value that one may hold.
+        """
+        return self.queue is not None and type(self.queue).more is not PendingQueue.more
+
     def more(self, most: int) -> list[Job]:
         """Return what may run in the place of a worker that has done, without a decision of its own."""
         if self.queue is None or self.flow is not Flow.WORKING:

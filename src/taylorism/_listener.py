@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
-from taylorism import _blame, _errors, _freight, _instructions, _signals, _streams, _tree
+from taylorism import _blame, _errors, _freight, _instructions, _signals, _streams, _tree, _worker
 from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
@@ -113,6 +113,7 @@ def serve(setup: Setup) -> NoReturn:
         _streams.renew()
         _streams.empty_stdin()
         gc.freeze()  # the workers' collections would otherwise copy every page of main
+        _worker.be_unobserved()
         Listener(setup).live()
         status = 0
     finally:
@@ -144,6 +145,7 @@ class Listener:
         )
         self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
+        self._reuses = setup.policy.reuses  # asked first: else each turn would touch, and copy, more pages
         self._batches = Batches(
             setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
         )
@@ -186,13 +188,16 @@ class Listener:
         self._see_to_verdict()
         due = self._next_due()
         left = None if due == _NEVER else min(_DAY, max(0, math.ceil((due - time.monotonic()) * 1000)))
-        if self._batches.busy:
+        if self._reuses and self._batches.busy:
             left = _NAP if left is None else min(_NAP, left)
-        self._ready = {fd for fd, _ in self._poller.poll(left)} | self._batches.ready()
+        self._ready = {fd for fd, _ in self._poller.poll(left)}
+        if self._reuses:
+            self._ready |= self._batches.ready()
 
     def _next_due(self) -> float:
         due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
-        due = min(due, self._batches.next_deadline)
+        if self._reuses:
+            due = min(due, self._batches.next_deadline, self._crew.hands.next_deadline)
         if self._news and self._may_ask:
             return 0.0
         if self._deciding:
@@ -284,7 +289,9 @@ class Listener:
         return _blame.judged(judge, job) if known and callable(judge) else None
 
     def _cancel(self, order: Cancel) -> None:
-        """Take what is wanted out of the queue, and stop what of it runs."""
+        """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
+        if self._finished:
+            return
         wanted, found = set(order.wanted), set[int | str]()
         self._batches.find(wanted)
         for job in self._ledger.withdraw(wanted):
@@ -321,12 +328,14 @@ class Listener:
     # -- notices and deaths ---------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
-        self._crew.supply(self._ready)
         for member in self._crew.heard(self._ready):
             self._listen_to(member)
-        done, members = self._batches.heard(self._ready)
-        self._news = self._news or done
-        for member in members:
+        if self._reuses:
+            self._hear_batches()
+
+    def _hear_batches(self) -> None:
+        self._crew.hands.supply(self._ready)
+        for member in self._batches.heard(self._ready):
             self._listen_to(member)
 
     def _listen_to(self, member: Member, dead: bool = False) -> None:
@@ -383,7 +392,11 @@ class Listener:
         for member in self._crew.enforce():
             _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
-        self._news = self._batches.enforce(time.monotonic()) or self._news
+        if self._reuses:
+            self._crew.hands.enforce(time.monotonic())
+            self._batches.enforce(time.monotonic())
+            if self._batches.has_news():
+                self._news, self._launcher.crowded = True, False
         for member in self._crew.overdue():
             self._court.expire(member)
         for member in self._crew.overdrawn():
@@ -453,7 +466,7 @@ class Listener:
 
     def _report_the_end(self) -> None:
         settled = self._ledger.over and not self._held and not self._cancelling
-        if settled and self._setup.policy.reuses:
+        if settled and self._reuses:
             self._crew.retire()
         over = settled and self._crew.all_gone and self._signals.quiet
         if over and not self._finished:

@@ -145,16 +145,16 @@ class Notice:
 class Done(NamedTuple):
     """Notice of a worker whose process may have others to run: its task ended well. Segments: as in `Notice`.
 
-    `began` and `ended` in seconds since the epoch, `user` and `system` in seconds of processor time, `peak` in KiB,
-    of the process so far.
+    `began` and `ended` in seconds since the epoch, `user` and `system` in seconds of processor time (None where
+    that was not asked for), `peak` in KiB, of the process so far.
     """
 
     stays: bool
     name: str
     began: float
     ended: float
-    user: float
-    system: float
+    user: float | None
+    system: float | None
     peak: int
     text: str = ""
     remark: str = ""

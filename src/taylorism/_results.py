@@ -39,7 +39,7 @@ __all__ = ["Results", "View"]
 T = TypeVar("T")
 
 #: why the memory of a short worker is not known
-_SHARED = "its process ran many short workers, whose memory cannot be told apart"
+_SHARED = "its process ran many short workers: what each used cannot be told apart"
 #: failing workers that the message of a `WorkersFailed` quotes
 _QUOTED = 10
 
@@ -235,6 +235,11 @@ class Results:
         self._held.clear()
 
     def _note_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
+        """Take in a report; its process may not have ended."""
+        self._open_report(number, event, segments)
+        self._move(event.number, _LEAVING)
+
+    def _open_report(self, number: Any, event: WorkerDone, segments: Sequence[Any]) -> None:
         """Open a report; one that does not open is a failure of its worker.
 
         A big one is opened once: its memory may have been given back when this is done again. For the same reason,
@@ -249,7 +254,6 @@ class Results:
             failure, error = _not_opened(event.name, trouble.__cause__ or trouble)
             stops = self._on_error == "stop" and event.number not in self.calls
             self._fail(failure, error, event.number, stops)
-        self._move(event.number, _LEAVING)
 
     def _settle(self, number: Any, found: _freight.Loaded) -> None:
         if found.uses:
@@ -265,13 +269,13 @@ class Results:
     def _note_several(self, number: int, event: Several, packed: Any) -> None:
         """Take in what many short workers say; each step may be made twice."""
         for place, record in enumerate(_channel.records(packed)):
-            which, name, began, ended, user, system, _, report = record
+            which, name, began, ended, report = record
             start = Start(which, name, event.pid, event.ticket, event.trials, began)
             view = self._view(which)
             self._note_start(view, start)
-            view.end = End(which, State.DONE, ended, None, user, system, None, _SHARED, event.trials, start)
-            self._note_report((number, place), WorkerDone(name, which), (report,))
-            self._move(which, view.end.state if which not in self._failed else State.FAILED)
+            view.end = End(which, State.DONE, ended, unknown=_SHARED, trials=event.trials, start=start)
+            self._open_report((number, place), WorkerDone(name, which), (report,))
+            self._move(which, State.DONE if which not in self._failed else State.FAILED)
 
     def _note_movements(self, event: Movements) -> None:
         for move in event.moves:
@@ -286,7 +290,8 @@ class Results:
 
     def _note_start(self, view: View, start: Start) -> None:
         view.start = start
-        self._call(view, start.name)
+        if start.name != f"#{view.number}":  # what it goes by as long as it was not heard to say its name
+            self._call(view, start.name)
 
     def _note_end(self, view: View, end: End) -> None:
         if end.start is not None:

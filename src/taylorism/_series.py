@@ -7,8 +7,8 @@ number of its frame, modulo 256: one that is of a later frame says that what is 
 
 A Worker that fails ends its process, as one that has a process of its own does; another takes its place. Between
 two, the working directory and the environment become what they were at the start, and so do the cpus of the
-process, its standard streams and its handlers of signals. All else that a task leaves behind, modules, variables,
-threads, is there for the next one.
+process, its standard streams and its handlers of signals; an alarm is called off. Where that cannot be done, the
+process ends. All else that a task leaves behind, modules, variables, threads, is there for the next one.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from __future__ import annotations
 import os
 import resource
 import select
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals
 from taylorism._channel import Frame, Inflow
+from taylorism._descriptors import above_stdio
 from taylorism._hold import Hold
 from taylorism._messages import Done
+from taylorism._worker import Worker
 
 __all__ = ["Desk", "Series"]
 
@@ -69,6 +72,21 @@ class _Permits:
         return True
 
 
+class _Part:
+    """Instructions that several sets have in common, loaded with the first of these, who answers for that."""
+
+    def __init__(self, packed: Any, load: Callable[[Any], Any]) -> None:
+        self._packed = packed
+        self._load = load
+        self._loaded: dict[str, Any] | None = None
+
+    def load(self) -> dict[str, Any]:
+        """Return them."""
+        if self._loaded is None:
+            self._loaded = _instructions.unpack_common(self._packed, self._load)
+        return self._loaded
+
+
 def _directory() -> str | None:
     try:
         return os.getcwd()
@@ -76,38 +94,71 @@ def _directory() -> str | None:
         return None
 
 
+def _copies_of_outputs() -> list[tuple[int, int]]:
+    """Return the descriptors 1 and 2, as far as they are open, each with a copy."""
+    return [(fd, above_stdio(os.dup(fd))) for fd in (1, 2) if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.get_inheritable(fd)  # the cheapest question that there is
+    except OSError:
+        return False
+    return True
+
+
+def _is_shut(stream: Any) -> bool:
+    return bool(getattr(stream, "closed", False))
+
+
+#: signals whose handlers are restored
+_HANDLED = (*_signals.INTERRUPTING, signal.SIGALRM, signal.SIGPIPE)
+
+
 @dataclass
 class _Surroundings:
-    """What a process had at its start, and has again for each Worker."""
+    """What a process had at its start, and has again for each Worker.
 
+    Attributes
+    ----------
+    outputs : list of tuple of two int
+        Descriptors that are led elsewhere for each Worker, with copies of what they were.
+    """
+
+    outputs: list[tuple[int, int]]
     directory: str | None = field(default_factory=_directory)
     environment: dict[Any, Any] = field(default_factory=lambda: dict(_compat.environment()))
     streams: tuple[Any, ...] = field(default_factory=lambda: (sys.stdin, sys.stdout, sys.stderr))
-    handlers: list[Any] = field(default_factory=lambda: _compat.handlers(_signals.INTERRUPTING))
+    handlers: list[Any] = field(default_factory=lambda: _compat.handlers(_HANDLED))
     cpus: Any = field(default_factory=_cpus.read_mask)
+    standing: list[int] = field(default_factory=lambda: [fd for fd in (0, 1, 2) if _is_open(fd)])
+    shut: list[bool] = field(default_factory=lambda: list(map(_is_shut, (sys.stdin, sys.stdout, sys.stderr))))
 
-    def restore(self, bound: bool) -> bool:
-        """Go back to them; return whether that could be done.
-
-        Parameters
-        ----------
-        bound : bool
-            Whether the cpus may have been changed by us.
-        """
+    def restore(self) -> bool:
+        """Go back to them; return whether that could be done."""
         try:
-            if self.directory is not None and _directory() != self.directory:
-                os.chdir(self.directory)
-            if _compat.environment() != self.environment:
-                _compat.set_environment(self.environment)
-            if bound and self.cpus is not None:
-                _cpus.bind(self.cpus)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._restore_handlers()
+            self._restore_place()
+            for fd, copy in self.outputs:
+                os.dup2(copy, fd)
         except OSError:
             return False
         sys.stdin, sys.stdout, sys.stderr = self.streams
-        if _compat.handlers(_signals.INTERRUPTING) != self.handlers:
-            for signum, handler in zip(_signals.INTERRUPTING, self.handlers, strict=True):
+        return list(map(_is_shut, self.streams)) == self.shut and all(map(_is_open, self.standing))
+
+    def _restore_place(self) -> None:
+        if _directory() != self.directory:
+            os.chdir(self.directory or "")  # which raises, where there was none to go back to
+        if _compat.environment() != self.environment:
+            _compat.set_environment(self.environment)
+        if self.cpus is not None and _cpus.read_mask() != self.cpus:
+            _cpus.bind(self.cpus)
+
+    def _restore_handlers(self) -> None:
+        if _compat.handlers(_HANDLED) != self.handlers:
+            for signum, handler in zip(_HANDLED, self.handlers, strict=True):
                 _compat.set_handler(signum, handler)
-        return True
 
 
 class Series:
@@ -138,32 +189,35 @@ class Series:
         self._inflow = Inflow(desk.orders)
         self._permits = _Permits(desk.permits)
         self._sets = self._permitted()
-        self._surroundings = _Surroundings()
-        self._sent: dict[str, Any] = {}  # the common part that came last
-        self._common: dict[str, Any] = {}
-        self._marks: dict[str, Any] = {}
+        self._surroundings = _Surroundings([] if log_dir is None else _copies_of_outputs())
+        self._sent: list[_Part] = []  # the common part that came last
+        self._interruption = _signals.Interruption()
         self._number: int | None = None  # of a set that came with others
 
     def live(self, worker: Any) -> NoReturn:
         """Run `worker`, then what is ordered; leave when no more will come, or one has failed."""
-        interruption, meter = _signals.Interruption(), _Meter()
-        while worker is not None:
-            meter.begin()
-            result = _child.attempt(worker, interruption, self._log_dir)
-            if result.error is not None:
-                _child.finish(worker, result)
-            self._hand_in(worker, result, meter)
-            after = _signals.Interruption()
-            worker = self._next(after, interruption)
-            interruption = after
+        meter = _Meter()
+        try:
+            while worker is not None:
+                meter.begin()
+                result = _child.attempt(worker, self._interruption, self._log_dir)
+                if result.error is not None:
+                    _child.finish(worker, result)
+                self._hand_in(result, meter)
+                worker = self._next()
+        except BaseException as error:
+            if error is self._interruption.raised and self._interruption.signum:
+                _child.leave_by(self._interruption.signum)
+            raise
         _child.leave(0)
 
-    def _hand_in(self, worker: Any, result: _child.Result, meter: _Meter) -> None:
+    def _hand_in(self, result: _child.Result, meter: _Meter) -> None:
         """Send a report, and say whether this process goes on."""
-        stays = self._surroundings.restore(bool(worker.scheduler_hooks))
+        stays = self._surroundings.restore()
         head, segments = self._messenger.packed(result)
         if self._number is not None and stays and len(segments) == 1 and self._is_plain(head, segments):
-            record = _channel.pack_record(self._number, result.name, segments[0], *meter.read())
+            # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
+            record = _channel.pack_record(self._number, result.name, segments[0], meter.began, time.time())
             _channel.write_all(self._desk.notices, [record])
             return
         if isinstance(head, bytes) or head.failure is None:
@@ -181,49 +235,46 @@ class Series:
         """Whether the listener need not look at a report."""
         return isinstance(head, bytes) and not _freight.is_bill(segments[0])
 
-    def _next(self, interruption: _signals.Interruption, before: _signals.Interruption) -> Any:
+    def _next(self) -> Any:
         """Wait for a set, and build its Worker; None when no more will come."""
-        try:
-            interruption.begin()
-            if before.signum:
-                _child.leave_by(before.signum)
-            return next(self._sets, None)
-        except BaseException:
-            interruption.disarm()
-            if interruption.signum:
-                _child.leave_by(interruption.signum)
-            raise
+        before, self._interruption = self._interruption, _signals.Interruption()
+        self._interruption.begin()
+        if before.signum:
+            _child.leave_by(before.signum)
+        return next(self._sets, None)
 
     def _permitted(self) -> Iterator[Any]:
         """Yield a Worker for each set that comes with its permit, as long as any may come."""
         for frame in self._frames():
-            sequence, common, calls, *marks = frame.head
-            segments = self._with_common(common, calls, frame.segments)
-            self._marks = _instructions.unpack_common(marks[0]) if marks else {}
+            sequence, calls, *marks = frame.head
+            segments = frame.segments
+            if len(segments) > len(calls):
+                self._sent, segments = [_Part(segments[0], self._load)], segments[1:]
+            parts = [*self._sent, *(_Part(each, self._load) for each in marks)] if marks else []
             for call, packed in zip(calls, segments, strict=True):
                 if not self._permits.take(sequence):
                     break
                 self._number = call if isinstance(call, int) else None
-                yield self._hired(call, packed)
+                worker = self._hired(call, packed, parts)
+                if self._number is not None and type(worker).work is not Worker.work:
+                    self._decline(self._number)
+                else:
+                    yield worker
 
-    def _with_common(self, common: int, calls: Sequence[Any], segments: Sequence[Any]) -> Sequence[Any]:
-        """Keep the common part, if it is there; return the sets."""
-        if common < 0:
-            self._common = {}
-            return segments
-        if len(segments) > len(calls):
-            self._sent = _instructions.unpack_common(segments[0], self._load)
-            segments = segments[1:]
-        self._common = self._sent
-        return segments
+    def _decline(self, number: int) -> None:
+        """Have the listener set a Worker to work that says itself how that is done."""
+        _channel.write_all(self._desk.notices, _channel.encode(number))
 
-    def _hired(self, call: str | int, packed: Any) -> Any:
+    def _hired(self, call: str | int, packed: Any, parts: Sequence[_Part]) -> Any:
         """Build a Worker; where that fails, the process ends with it."""
         instructions: dict[str, Any] = {}
         try:
-            instructions = _instructions.unpack(self._common, packed, self._load) | self._marks
+            common, marks = (part.load() for part in parts) if parts else ({}, {})
+            instructions = _instructions.unpack(common, packed, self._load) | marks
             worker = _hiring.hire(instructions, self._shared)
-        except Exception as error:
+        except BaseException as error:
+            if error is self._interruption.raised:
+                raise
             hopeless = isinstance(error, _hiring.HOPELESS)
             name = call if isinstance(call, str) else instructions.get("name") or f"#{call}"
             self._messenger.put(_child.Result(str(name), error=error, hopeless=hopeless))
@@ -252,17 +303,17 @@ class _Meter:
 
     def __init__(self) -> None:
         self._before = _spent()
-        self._began = 0.0
+        self.began = 0.0
 
     def begin(self) -> None:
         """Note the time."""
-        self._began = time.time()
+        self.began = time.time()
 
     def read(self) -> tuple[float, float, float, float, int]:
         """Return when it began and ended, seconds in user and system mode, and the process's peak of memory."""
         before, self._before = self._before, _spent()
         user, system, peak = self._before
-        return self._began, time.time(), user - before[0], system - before[1], peak
+        return self.began, time.time(), user - before[0], system - before[1], peak
 
 
 def _spent() -> tuple[float, float, int]:

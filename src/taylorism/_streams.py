@@ -29,6 +29,8 @@ PATIENCE = 1.0
 _ATOMIC = select.PIPE_BUF
 
 _kept: list[Any] = []
+#: what stands on the descriptors of a worker with log files, and on those of the next one in its process
+_standing: dict[int, Any] = {}
 _patient: list[_PatientFile] = []
 
 
@@ -120,14 +122,18 @@ def stand_on_descriptors() -> None:
 
 
 def _stand_on(**descriptors: int) -> None:
-    renewed = {}
+    renewed, made = {}, False
     for name, fd in descriptors.items():
         old = getattr(sys, name, None)
-        encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None)
-        new = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115 - as long as we live
+        new = _standing.get(fd)
+        if new is None or new.closed:
+            encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None)
+            new = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115 - see `_standing`
+            made, _standing[fd] = True, new
         renewed[id(old)] = (old, new)
         setattr(sys, name, new)
-    _kept.append(renewed)
+    if made:
+        _kept.append(renewed)
     for handler in _compat.log_handlers():
         if isinstance(handler, logging.StreamHandler) and id(handler.__dict__.get("stream")) in renewed:
             _renew_handler(handler, renewed)
@@ -159,7 +165,7 @@ def empty_stdin() -> None:
 
 def flush_quietly() -> None:
     """Flush the standard streams, whatever has become of them."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, *_standing.values()):
         try:
             stream.flush()
         except Exception:  # closed by the task, or nobody reads any more: there is nobody to tell

@@ -20,6 +20,15 @@ __all__ = ["BindedWorker", "Worker"]
 
 _log = logging.getLogger("taylorism")
 
+#: whether nobody but the collector observes the workers of a class; None where that is always told
+_unobserved: dict[type, bool] | None = None
+
+
+def be_unobserved() -> None:
+    """In the listener and its workers: do not tell the collector of each, which is a third of the making of one."""
+    global _unobserved
+    _unobserved = {}
+
 
 class Worker(footprints.FootprintBase):  # type: ignore[misc]
     """Template of what does one task, in a process of its own, as its instructions say.
@@ -92,6 +101,17 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
         self._parent_pid = os.getpid()
         self._terminating = False
         self._messenger: Any = None
+
+    def footprint_riseup(self) -> None:
+        """Tell the observers of footprints of this worker, if there are any."""
+        if _unobserved is None:
+            super().footprint_riseup()
+            return
+        alone = _unobserved.get(type(self))
+        if alone is None:
+            alone = _unobserved[type(self)] = len(self._observer.observers()) < 2
+        if not alone:
+            super().footprint_riseup()
 
     def __del__(self) -> None:
         if self.__process is not None:
