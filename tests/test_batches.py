@@ -16,7 +16,9 @@ import workers
 from workers import Scheduler, deed, do, pid_in, reports, slots, until, working
 
 import taylorism
-from taylorism import _batches, _hands
+from taylorism import _batches, _channel, _crew, _hands
+from taylorism._channel import Frame
+from taylorism._messages import Done
 from taylorism.schedulers import NewMaxThreadsScheduler
 
 
@@ -429,6 +431,17 @@ def test_as_completed():
     boss.end()
     assert sorted(record["report"] for record in boss.as_completed()) == list(range(100))
     boss.wait_till_finished()
+
+
+def test_what_comes_from_one_that_was_just_taken_out():
+    """A record is read as the notice of one; a number that was declined is none."""
+    record = _channel.pack_record(7, "seven", b"report", 1.0, 2.0, 0.5, 0.25, 1000)
+    ready = {0: Frame(6), 1: Frame([7], (record,)), 2: Frame([8], (b"",))}
+    notice = _crew._first(ready)
+    assert notice is not None and list(ready) == [2]
+    assert notice.head == Done(True, "seven", 1.0, 2.0, 0.5, 0.25, 1000)
+    assert [bytes(each) for each in notice.segments] == [b"report"]
+    assert _crew._first({0: Frame(6)}) is None
 
 
 # ---------------------------------------------------------------------------------------------------------

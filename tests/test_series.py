@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -19,7 +20,8 @@ from forked import in_fork
 from workers import deed, do, reports, slots, working
 
 import taylorism
-from taylorism import _batches, _channel, _instructions, _series, _signals
+from taylorism import _batches, _channel, _child, _instructions, _series, _signals
+from taylorism._hold import Hold
 from taylorism._messages import Outcome
 from taylorism._series import Desk, _Part, _Permits, _Surroundings
 
@@ -403,9 +405,9 @@ def test_permits_are_of_one_frame():
 
 def test_part_is_loaded_once():
     """What sets have in common is one object for all, and what does not load says so each time."""
-    part = _Part(_instructions.pack_one({"a": [1]}))
+    part = _Part(_instructions.pack_one({"a": [1]}), pickle.loads)
     assert part.load()["a"] is part.load()["a"]
-    broken = _Part(_instructions.pack_one({"a": workers.NeverLoads()}))
+    broken = _Part(_instructions.pack_one({"a": workers.NeverLoads()}), pickle.loads)
     for _ in range(2):
         with pytest.raises(ImportError):
             broken.load()
@@ -457,7 +459,8 @@ class _Stage:
             os.close(self.permits)
             _signals.Inbox().forget()  # a worker has the handlers of the listener
             try:
-                series = _series.Series(Desk(its.detach(), permits, notices), {}, 0, None)
+                desk, messenger = Desk(its.detach(), permits, notices), _child.NoticePipe(notices)
+                series = _series.Series(desk, {}, messenger, None, Hold())
                 worker = footprints.proxy.worker(deed="echo", value="first", name="first")
                 worker.messenger = series._messenger
                 series.live(worker)

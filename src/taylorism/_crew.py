@@ -629,10 +629,15 @@ def _guarded(member: Member) -> bool:
 
 
 def _first(ready: dict[int, Frame]) -> Frame | None:
-    """Take the first frame that has come."""
-    if not ready:
-        return None
-    frame = ready.pop(min(ready))
+    """Take the first notice that has come."""
+    while ready:
+        frame = ready.pop(min(ready))
+        if not isinstance(frame.head, int):  # the number of one that was declined, just when it was cancelled
+            return _as_notice(frame)
+    return None
+
+
+def _as_notice(frame: Frame) -> Frame:
     if isinstance(frame.head, list):  # it has done just when it was taken out of a batch
         _, name, began, ended, report = next(_channel.records(frame.segments[0]))
         return Frame(Done(True, name, began, ended, None, None, 0), (report,))

@@ -105,14 +105,23 @@ def loaded(segments: Sequence[Any], hold: Hold | None) -> Loaded:
     return Loaded(bill.load(_buffers(bill, partial(hold.lease, bill.lane), uses)), uses)
 
 
-def load(packed: Any, hold: Hold | None, graves: Graves) -> Any:
-    """Load what `dump` made, in the listener; what does not load is given back too."""
+def load(packed: Any, hold: Hold | None, graves: Graves, views: list[memoryview] | None = None) -> Any:
+    """Load what `dump` made, in the listener; what does not load is given back too.
+
+    Parameters
+    ----------
+    views : list of memoryview, optional
+        What is mapped is added here: as long as it lives, the bill may be opened by others.
+    """
     if hold is None or not is_bill(packed):
         return _channel.open_object([packed])
     bill = _read_bill(packed)
     uses: list[Use] = []
     try:
-        return bill.load(_buffers(bill, partial(hold.track, graves, bill.lane), uses))
+        buffers = _buffers(bill, partial(hold.track, graves, bill.lane), uses)
+        if views is not None:
+            views.extend(buffers)
+        return bill.load(buffers)
     finally:
         for use in uses:
             use.settle()

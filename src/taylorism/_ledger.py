@@ -88,10 +88,14 @@ _ORDERS: dict[Signal, tuple[Intake | None, Flow | None, Todo]] = {
 
 
 class Common(NamedTuple):
-    """The part of the instructions that some sets have in common, pickled, under a number of its own."""
+    """The part of the instructions that some sets have in common, pickled, under a number of its own.
+
+    `views` is what it needs of the memory in which big buffers cross.
+    """
 
     number: int
     packed: bytes
+    views: tuple[memoryview, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -108,6 +112,8 @@ class Job:
         Launches so far.
     common, packed : Common and bytes, or None
         Its instructions as main has packed them, if they may be sent on like that.
+    views : tuple of memoryview
+        As of `Common`.
     call : bool
         Whether it has a future, which is told of its failure: that stops nothing.
     loaded : dict or None
@@ -119,6 +125,7 @@ class Job:
     trials: int = 0
     common: Common | None = None
     packed: bytes | None = None
+    views: tuple[memoryview, ...] = ()
     call: bool = False
     loaded: dict[str, Any] | None = None
 

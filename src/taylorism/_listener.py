@@ -31,6 +31,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -500,7 +501,7 @@ def _is_ours(asked: Any) -> bool:
 
 
 def _unpacked(
-    frame: Frame, keep: bool, load: Callable[[Any], Any], stays: bool
+    frame: Frame, keep: bool, load: Callable[..., Any], stays: bool
 ) -> Iterator[tuple[Job, BaseException | None]]:
     """Yield a job for each set that main sent, with what is wrong where it does not load.
 
@@ -515,15 +516,21 @@ def _unpacked(
     """
     common: dict[str, Any] = {}
     broken: Exception | None = None
+    views: list[memoryview] = []
+    if keep:
+        load = partial(load, views=views)
     try:
         common = _instructions.unpack_common(frame.segments[0], load)
     except Exception as trouble:
         broken = trouble
-    shared = Common(frame.head.numbers[0], bytes(frame.segments[0])) if keep else None
+    shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
+            views.clear()
             instructions, calls = _instructions.unpack(common, packed, load), frame.head.calls
-            job = Job(number, instructions, common=shared, packed=bytes(packed) if keep else None, call=calls)
+            job = Job(number, instructions, common=shared, call=calls)
+            if keep:
+                job.packed, job.views = bytes(packed), tuple(views)
             if stays and (_freight.is_bill(packed) or _freight.is_bill(frame.segments[0])):
                 job.loaded = dict(instructions)
             error = broken

@@ -77,9 +77,9 @@ class Stowage:
 
     # -- instructions ---------------------------------------------------------------------------------
 
-    def load(self, packed: Any) -> Any:
-        """Load instructions."""
-        return _freight.load(packed, self.hold, self._graves)
+    def load(self, packed: Any, views: list[memoryview] | None = None) -> Any:
+        """Load instructions; `views` as of `_freight.load`."""
+        return _freight.load(packed, self.hold, self._graves, views)
 
     def give_back(self, living: Callable[[], list[int] | None]) -> None:
         """Give back what nobody can see any more.
