@@ -336,6 +336,24 @@ def test_instructions_of_a_process_that_runs_several(options):
         assert workers.until(lambda: taken_by(boss, ORDERS) <= 4 * MIB)  # what came before the process was forked
 
 
+@deed
+def remember(value: Any, worker: Any) -> None:
+    """Keep an array for the next worker of this process."""
+    SEEN["array"] = value[0]
+
+
+def test_what_a_process_remembers_of_its_instructions_is_not_given_back_under_it():
+    """The next worker there finds the array that the last one has kept."""
+    with reusing() as boss:
+        boss.set_instructions(*do("echo", 1))
+        boss.wait()
+        boss.set_instructions(*do("remember", [np.ones(N)]))
+        boss.wait()
+        assert given_back(boss, ORDERS)
+        boss.set_instructions(*do("sum_of_what_is_seen", None))
+        assert reports(boss)[-1] == N
+
+
 def test_what_a_scheduler_changes_is_what_a_process_that_runs_several_gets():
     """Instructions are not sent as main has packed them where they may have been changed within."""
     scheduler = footprints.proxy.scheduler(repeater="of big instructions")

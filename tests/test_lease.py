@@ -155,18 +155,18 @@ def test_a_child_uses_leases_of_its_own(place):
 def test_a_fork_that_is_being_made_counts(place):
     """What another thread opens while one forks may be in the child or not: it is kept."""
     _lease._see_forks()
-    _lease._before_fork()
+    _lease._begun.append(0)
     lease, array = place.lease()
     lease.settle()
-    _lease._after_fork()
+    _lease._over.append(0)
     del array
     assert place.full
     born, array = place.lease()
     born.settle()
-    _lease._before_fork()
+    _lease._begun.append(0)
     _lease._armed.clear()
     del array
-    _lease._after_fork()
+    _lease._over.append(0)
     assert place.full
 
 
@@ -178,7 +178,9 @@ def test_a_fork_counts_on_both_sides():
     if not pid:
         os._exit(0)
     forked.exit_code(pid)
-    assert (forks(), _lease._forking) == (before + 2, 0)
+    assert forked.in_fork(_lease._forking) is False
+    before += 2
+    assert (forks(), _lease._forking()) == (before + 2, False)
 
 
 def test_graves_wait_for_the_children_that_can_see(place):

@@ -71,44 +71,31 @@ _many = FEW
 # forks
 # ---------------------------------------------------------------------------------------------------------
 
-#: forks of this process so far, counted before and after each; and how many are being made right now
-_forks = 0
-_forking = 0
+#: a byte for each fork of this process that was begun, and that is over; `bytearray.append` is a function in C
+_begun = bytearray()
+_over = bytearray()
 _counting = False
 
 
 def forks() -> int:
     """Return a number that grows with each fork of this process; 0 as long as it has had no lease."""
-    return _forks
+    return len(_begun) + len(_over)
+
+
+def _forking() -> bool:
+    """Whether another thread forks right now."""
+    return len(_begun) > len(_over)
 
 
 def _see_forks() -> None:
+    # Other threads may run between these, and look: hence both sides are counted, and what is born in between
+    # counts as born before. What is registered first is called last, before a fork.
     global _counting
     if not _counting:
-        _counting = True
-        os.register_at_fork(before=_armed.clear)  # the first to be registered is the last to be called
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
-
-
-# Other threads may run between these, and look: hence the count goes up on both sides, and what is born in between
-# counts as born before.
-
-
-def _before_fork() -> None:
-    global _forks, _forking
-    _forking += 1
-    _forks += 1
-
-
-def _after_fork() -> None:
-    global _forks, _forking
-    _forks += 1
-    _forking -= 1
-
-
-def _in_child() -> None:
-    global _forking
-    _forking = 0
+        over = partial(_over.append, 0)
+        os.register_at_fork(before=_armed.clear)
+        os.register_at_fork(before=partial(_begun.append, 0), after_in_parent=over, after_in_child=over)
+        _counting = True  # last: to register twice does no harm
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -171,7 +158,7 @@ class Lease:
         self._punch = punch
         self._given_back = False
         self._pid = os.getpid()
-        self._born = -1 if _forking else _forks  # before it is mapped: a fork by another thread counts
+        self._born = -1 if _forking() else forks()  # before it is mapped: a fork by another thread counts
         self._number = next(_numbers)
         memory = _private(descriptor, offset, size)
         self._ref = weakref.ref(memory)
@@ -210,7 +197,7 @@ class Lease:
     @property
     def _alone(self) -> bool:
         """Whether nobody was forked who has this part."""
-        return self._born == _forks and not _forking and self._pid == os.getpid()
+        return self._born == forks() and not _forking() and self._pid == os.getpid()
 
     @property
     def kept(self) -> bool:
@@ -268,7 +255,7 @@ class Tracked:
         self.punch = partial(punch, offset, size)
         self._graves = graves
         self._pid = os.getpid()
-        self._born = _forks
+        self._born = forks()
         self._died = -1
         memory = _private(descriptor, offset, size)
         weakref.finalize(memory, self._end).atexit = False
@@ -279,7 +266,7 @@ class Tracked:
 
     def _end(self) -> None:
         if self._pid == os.getpid():
-            self._died = _forks
+            self._died = forks()
             self._graves.bury(self)
 
     def seen_by(self, child: int) -> bool:
