@@ -1,8 +1,8 @@
 """What a launch costs with few and with very many sets pending, for each scheduler; and the memory of a set.
 
 Run by hand: ``python benchmarks/scale.py [sets]``. The sets are queued in one process, workers start and end on
-paper, and only the time of the scheduler is counted. With ``--drain`` all are launched, and share it: that takes some
-minutes. With ``--lists``, `launchable` is asked instead, as 1.1 did.
+paper, and only the time of the scheduler is counted. With ``--drain`` all are launched, and share it: that takes
+some minutes. With ``--lists``, `launchable` is asked instead, as 1.1 did.
 """
 
 from __future__ import annotations
