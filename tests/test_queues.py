@@ -1274,3 +1274,53 @@ def test_who_is_brief_may_pass_in_the_turn_in_which_the_elders_start():
     bench = memory_bench(max_memory=1000.5)
     bench.add(t("elder", 600, expected_time=100), t("first", 900), t("brief", 300, expected_time=1))
     assert bench.turn(now=0.0) == "elder brief"
+
+
+def test_a_claim_is_read_once():
+    """When the set comes in; not when its worker starts, nor at any turn."""
+    read = []
+
+    class Counting(Gate):
+        def claim(self, read_of):
+            read.append(read_of)
+            return super().claim(read_of)
+
+    bench = Bench(ranked(gate=Counting(Names("fileA"), Names()), capacity=lambda workers: 9.0))
+    bench.add(t("a", fileA="x"), t("b", fileA="x"), t("c"))
+    assert [bench.turn(), bench.turn()] == ["a c", ""]
+    bench.end("a")
+    assert bench.turn() == "b"
+    assert len(read) == 3
+
+
+def test_who_passes_does_not_make_the_first_later_where_times_are_known():
+    """It would fit beside the first when all have ended, but not when the first is to start."""
+    bench = memory_bench(max_memory=12.5)
+    bench.add(t("one", 2, expected_time=1), t("two", 2, expected_time=2), t("other", 2, expected_time=2))
+    bench.turn()
+    bench.add(t("first", 8), t("long", 2, expected_time=2), t("brief", 2, expected_time=1), t("small", 0.4))
+    assert bench.turn() == "small brief"
+    bench.end("one", "brief")
+    assert bench.turn(now=1.0) == "first"
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(5, "third"), (6, "")])
+def test_any_brief_one_may_pass_not_only_the_next_that_fits(seconds, taken):
+    """It is searched for."""
+    bench = memory_bench()
+    bench.add(t("elder", 6, expected_time=5))
+    bench.turn()
+    bench.add(t("first", 8), t("second", 4, expected_time=9), t("third", 4, expected_time=seconds))
+    assert bench.turn() == taken
+
+
+def test_a_brief_one_may_even_have_what_the_first_waits_for():
+    """It gives it back in time."""
+    bench = memory_bench(exclusive="fileA")
+    bench.add(t("elder", 6, expected_time=5))
+    bench.turn()
+    bench.add(t("first", 8, fileA="x"), t("long", 1, fileA="x", expected_time=9))
+    bench.add(t("brief", 4, fileA="x", expected_time=5))
+    assert bench.turn() == "brief"
+    bench.end("elder", "brief")
+    assert bench.turn(now=5.0) == "first"
