@@ -36,6 +36,7 @@ LAYERS = {
         "_hold",
         "_lease",
         "_libc",
+        "_late",
         "_logs",
         "_memory",
         "_oom",

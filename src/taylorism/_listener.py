@@ -35,7 +35,20 @@ from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
-from taylorism import _blame, _errors, _freight, _instructions, _signals, _streams, _tree, _worker
+from taylorism import (  # noqa: F401 - see below
+    _blame,
+    _caps,
+    _cpus,
+    _errors,
+    _freight,
+    _instructions,
+    _memory,
+    _ranked,
+    _signals,
+    _streams,
+    _tree,
+    _worker,
+)
 from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
@@ -63,7 +76,8 @@ from taylorism.schedulers import is_ours
 __all__ = ["serve"]
 
 # The listener and its workers import nothing after the fork. So what other modules import only when they need it,
-# and may need there, is imported here: `_cpus` its paths. Main imports us with its first Boss.
+# and may need there, is imported here: paths, and what `_late` stands for. Main imports us with its first
+# Boss.
 
 #: seconds between two questions to a scheduler of the user's that holds work back: it may watch a clock
 ASK_AGAIN = 0.05

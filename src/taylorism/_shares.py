@@ -5,11 +5,16 @@ The hook is also how the scheduler knows, without remembering anything, which cp
 
 from __future__ import annotations
 
-from taylorism import _caps, _cpus
+from taylorism._late import Late
 
 TYPE_CHECKING = False  # without `typing`, a fourth of the time of our import
 if TYPE_CHECKING:
     from typing import Any
+
+    from taylorism import _caps, _cpus
+else:
+    _caps = Late("_caps")
+    _cpus = Late("_cpus")
 
 __all__ = ["CpuShare", "Granted", "given_share", "share_among", "share_of"]
 
