@@ -124,7 +124,7 @@ def test_bound_worker_leaves_no_binding(options):
     boss = working({}, {"bound": ["x"], "scheduler_ticket": [0]}, **options)
     boss.set_instructions(*do("now_and_then", None))
     boss.set_instructions({"deed": "binding"}, {"value": [None]})
-    assert reports(boss)[2] == sorted(os.sched_getaffinity(0))
+    assert sorted(os.sched_getaffinity(0)) in reports(boss)
 
 
 @deed

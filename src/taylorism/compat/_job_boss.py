@@ -97,7 +97,7 @@ class _TwoLimits(PendingQueue):
         self._capacity = capacity
         self._sets: dict[int, Instructions] = {}
         self._first: Instructions | None = None
-        self._elders: set[str] = set()
+        self._elders: set[str | int] = set()  # by name; by the identity of the set as long as they have none
 
     def add(self, sets: Iterable[Instructions]) -> None:
         """See `PendingQueue.add`."""
@@ -131,10 +131,20 @@ class _TwoLimits(PendingQueue):
     def _spare(self, first: Instructions, workers: Workers, taken: Sequence[Instructions], free: _Pair) -> _Pair:
         """Return what those may have who pass the first that does not fit."""
         if self._first is not first:
-            self._first, self._elders = first, set(workers)
+            self._first, self._elders = first, {*workers, *map(id, taken)}
         younger = [_used(worker) for name, worker in workers.items() if name not in self._elders]
-        left = _minus(self._capacity, _demand(first), *younger, *map(_demand, taken))
+        younger += [_demand(each) for each in taken if id(each) not in self._elders]
+        left = _minus(self._capacity, _demand(first), *younger)
         return min(free[0], left[0]), min(free[1], left[1])
+
+    def started(self, name: str, instructions: Instructions, now: float) -> None:
+        """See `PendingQueue.started`."""
+        if id(instructions) in self._elders:
+            self._elders.add(name)
+
+    def ended(self, name: str) -> None:
+        """See `PendingQueue.ended`."""
+        self._elders.discard(name)
 
     def __len__(self) -> int:
         return len(self._sets)
