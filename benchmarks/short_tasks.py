@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -58,6 +59,7 @@ def ours(tasks: int) -> Callable[[], int]:
         reported.append(len(boss[0].get_report(interim=True)["workers_report"]))
         return reported[-1] - reported[-2]
 
+    run.boss = boss  # type: ignore[attr-defined]
     return run
 
 
@@ -175,15 +177,47 @@ def scaling(rounds: int) -> None:
     print(f"\nTime for each task: {few:.1f} us with 1 000 sets, {many:.1f} us with 100 000: ratio {ratio:.2f}")
 
 
+def shares(tasks: int) -> None:
+    """Print the processor time of each kind of process for a task of ours, and of the making of a Worker alone."""
+    from taylorism import _hiring, _listener
+
+    def spent(whose: int) -> float:
+        usage = resource.getrusage(whose)
+        return usage.ru_utime + usage.ru_stime
+
+    def live_and_tell(self: Any, live: Callable[[Any], None] = _listener.Listener.live) -> None:
+        before = spent(resource.RUSAGE_SELF)
+        live(self)
+        print(f"the listener        {1e6 * (spent(resource.RUSAGE_SELF) - before) / tasks:6.1f} us", flush=True)
+        print(f"the workers         {1e6 * spent(resource.RUSAGE_CHILDREN) / tasks:6.1f} us", flush=True)
+
+    _listener.Listener.live = live_and_tell  # type: ignore[method-assign]
+    run = ours(tasks)
+    before = spent(resource.RUSAGE_SELF)
+    run()
+    print(f"main                {1e6 * (spent(resource.RUSAGE_SELF) - before) / tasks:6.1f} us", flush=True)
+    run.boss[0].wait_till_finished()  # type: ignore[attr-defined]
+    marks = {"scheduler_ticket": 0, "scheduler_hooks": []}
+    instructions = [{"idle_number": number, **marks} for number in range(tasks)]
+    before = spent(resource.RUSAGE_SELF)
+    for each in instructions:
+        _hiring.hire(each, {})
+    print(f"to make a Worker    {1e6 * (spent(resource.RUSAGE_SELF) - before) / tasks:6.1f} us", flush=True)
+
+
 def main() -> None:
     """Measure all rivals in turn, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shares", action="store_true", help="only the processor time of each kind of process")
     parser.add_argument("--only", choices=RIVALS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only:
         measure_here(asked.only, asked.tasks)
+    if asked.shares:
+        shares(asked.tasks)
+        return
     there = importlib.util.find_spec
     present = [name for name, (_, _, module) in RIVALS.items() if not module or there(module)]
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
