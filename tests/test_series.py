@@ -123,12 +123,12 @@ def test_bound_worker_leaves_no_binding(options):
     """Who binds itself does not bind the next one."""
     boss = working({}, {"bound": ["x"], "scheduler_ticket": [0]}, **options)
     boss.set_instructions(*do("now_and_then", None))
-    boss.set_instructions({"deed": "binding"}, {"value": [None]})
+    boss.set_instructions({"deed": "mask_here"}, {"value": [None]})
     assert sorted(os.sched_getaffinity(0)) in reports(boss)
 
 
 @deed
-def binding(value: Any, worker: Any) -> Any:
+def mask_here(value: Any, worker: Any) -> Any:
     """Tell which cpus there are."""
     return sorted(os.sched_getaffinity(0))
 
