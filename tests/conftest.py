@@ -30,6 +30,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 _PATIENCE = 2.0
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take what all tests share out of the collections that they ask for, which would look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def _children(pid: int | str = "self") -> set[int]:
     """Return all processes below one; `psutil` would read of all there are, twice for each test."""
     found: set[int] = set()
@@ -57,10 +63,13 @@ def _segments() -> set[str]:
 
 def _settled(look, before):  # type: ignore[no-untyped-def]
     """Return what `look` sees beyond `before`, once it sees nothing or the patience is over."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline, pause = time.monotonic() + _PATIENCE, 0.001
     while (left := set(look()) - set(before)) and time.monotonic() < deadline:
-        gc.collect()
-        time.sleep(0.01)
+        # What is told to end needs a moment, nearly always; what is in a circle of references, a collection.
+        if pause > 0.004:
+            gc.collect()
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
     return left
 
 
