@@ -64,12 +64,10 @@ def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
     _refuse_endless(attributes)
     if not any(name.startswith("_") or name == "worker" for name in attributes):
         candidates = _found(attributes)
-        if len(candidates) == 1:
-            cls, resolved, _ = candidates[0]
-            if learn:
-                _choices().learn(attributes, cls, resolved)
-            return cls(resolved, checked=True)
-        candidates = [each for each in candidates if not _replaced(each[0])] or candidates
+        if learn and len(candidates) == 1:
+            _choices().learn(attributes, *candidates[0][:2])
+        if len(candidates) > 1:
+            candidates = [each for each in candidates if not _replaced(each[0])] or candidates
         if len(candidates) == 1:
             cls, resolved, _ = candidates[0]
             return cls(resolved, checked=True)
