@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -950,6 +951,19 @@ def test_who_is_called_is_found_by_number_and_by_name():
         assert stage.crew.called({0}) == []
 
     in_fork(check)
+
+
+def test_a_process_without_a_worker_that_cannot_be_ended_is_given_up():
+    """It is waited for until the stop has given up, and no longer."""
+
+    def check():
+        crew = Stage(max_tasks_per_child=2).crew
+        crew.hands._all[0] = object()
+        waits = crew.all_gone
+        crew._ladder = SimpleNamespace(has_given_up=True)
+        return waits, crew.all_gone
+
+    assert in_fork(check) == (False, True)
 
 
 # -- what they used, and their logs -----------------------------------------------------------------------

@@ -556,9 +556,13 @@ class Crew:
     @property
     def all_gone(self) -> bool:
         """Whether there is nothing to wait for: no worker and, after a stop, nobody below us at all."""
-        if self._members or (self._reuses and self.hands):
+        if self._members:
             return False
-        return self._ladder is None or self._ladder.has_given_up or not _tree.children(os.getpid())
+        if self._ladder is not None and self._ladder.has_given_up:
+            return True
+        if self._reuses and self.hands:
+            return False
+        return self._ladder is None or not _tree.children(os.getpid())
 
     def retire(self) -> None:
         """Send away the processes that have nothing to do."""
