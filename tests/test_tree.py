@@ -482,3 +482,33 @@ def test_what_is_nobody_s_carries_no_token_of_a_worker(family):
     assert _tree.tokens(pid) == set()
     assert not with_token(lambda tell: run_and_tell(tell, env={}))[0]
     assert "" not in _tree.tokens(family[0])
+
+
+@pytest.fixture
+def restless():
+    """Give the pid of a marked program that does nothing but become itself again, in the file system and out."""
+    script = 'exec /bin/sh -c "$0" "$0"'
+    environment = {"TAYLORISM_BOSS": "1:2", "TAYLORISM_WORKER": "34"}
+    program = subprocess.Popen(["/bin/sh", "-c", script, script], env=environment)
+    yield program.pid
+    program.kill()
+    program.wait()
+
+
+def test_who_becomes_another_program_is_known_meanwhile(restless):
+    """In the moment of its execve a process shows no environment, and is no stranger for that."""
+    for _ in range(500):
+        assert _tree._has_mark(restless, "1:2")
+        assert "34" in _tree.tokens(restless)
+
+
+def test_who_has_no_environment_is_not_waited_for(monkeypatch):
+    """A program that was started with an empty one shows none for good."""
+    monkeypatch.setattr("taylorism._tree._BECOMING", 60.0)
+    program = subprocess.Popen(["/bin/sleep", "60"], env={})
+    until(lambda: os.readlink(f"/proc/{program.pid}/exe").endswith("sleep") and _tree._stat(program.pid)[48] != "0")
+    started = time.monotonic()
+    assert not _tree._has_mark(program.pid, "1:2") and _tree.tokens(program.pid) == set()
+    assert time.monotonic() - started < 30
+    program.kill()
+    program.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +29,9 @@ __all__ = [
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+#: where in /proc/<pid>/stat, after the name, it is told where the environment is (proc(5), fields 50 and 51)
+_ENV_START, _ENV_END = 47, 48
 
 
 #: the system call, or None where there is none (macOS); looked up here once, rather than in each child
@@ -117,7 +121,7 @@ def _stat(pid: int) -> list[str]:
             found = file.read().rpartition(b")")[2].decode().split()
     except OSError:
         found = []
-    return found or [""] * 20
+    return found or [""] * (_ENV_END + 1)
 
 
 class Family:
@@ -167,6 +171,11 @@ _VARIABLE = "TAYLORISM_BOSS"
 _OF_WORKER = "TAYLORISM_WORKER"
 #: rounds of SIGKILL: what is killed may have forked meanwhile
 _ROUNDS = 20
+#: seconds that a process may take to become another program: until it has, it shows no environment
+_BECOMING = 1.0
+#: looks at which one that was given an empty environment must be found without: while the kernel fills in that of
+#: another program, it is empty for some microseconds
+_LOOKS = 3
 
 
 def mark_descendants() -> str:
@@ -213,9 +222,8 @@ def tokens(pid: int) -> set[str]:
     system shows neither environment nor descriptors of a process (macOS), there are none.
     """
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            entries = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0"))
-        links = [_link(pid, fd) for fd in os.listdir(f"/proc/{pid}/fd")]
+        entries = dict(entry.partition(b"=")[::2] for entry in _environment(pid))
+        links = [_link(pid, f"fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
     except OSError:  # another user's, or ended meanwhile
         return set()
     pipes = {link[len("pipe:[") : -1] for link in links if link.startswith("pipe:[")}
@@ -231,17 +239,48 @@ def _processes() -> list[int]:
 
 def _has_mark(pid: int, mark: str) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            if f"{_VARIABLE}={mark}".encode() in file.read().split(b"\0"):
-                return True
+        if f"{_VARIABLE}={mark}".encode() in _environment(pid):
+            return True
         pipe = f"pipe:[{mark.partition(':')[2]}]"
-        return any(_link(pid, fd) == pipe for fd in os.listdir(f"/proc/{pid}/fd"))
+        return any(_link(pid, f"fd/{fd}") == pipe for fd in os.listdir(f"/proc/{pid}/fd"))
     except OSError:  # another user's, or ended meanwhile
         return False
 
 
-def _link(pid: int, fd: str) -> str:
+def _environment(pid: int) -> list[bytes]:
+    """Return the environment of a process, as it was when it became the program that it is.
+
+    While it becomes another one (execve), it has neither the old nor the new, and no descriptors that are closed
+    then: whoever is looked at in that moment would seem to be a stranger. So that moment is waited for.
+
+    Raises
+    ------
+    OSError
+        It is another user's, or has ended meanwhile.
+    """
+    deadline, looks = time.monotonic() + _BECOMING, 0
+    while True:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = file.read()
+        looks = looks + 1 if not found and _has_none(pid) else 0
+        if found or looks == _LOOKS or time.monotonic() >= deadline:
+            return found.split(b"\0")
+        time.sleep(0.001)
+
+
+def _has_none(pid: int) -> bool:
+    """Whether a process is there to stay without an environment.
+
+    One that becomes another program has that one's memory, and no place in it for the environment yet. One that was
+    given an empty environment has such a place. Zombies, and threads of the kernel, have no memory.
+    """
+    told = _stat(pid)
+    empty = told[_ENV_START] == told[_ENV_END] != "0"
+    return empty or told[0] in tuple("ZXx") or not _link(pid, "exe")
+
+
+def _link(pid: int, what: str) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/fd/{fd}")
-    except FileNotFoundError:  # closed meanwhile
+        return os.readlink(f"/proc/{pid}/{what}")
+    except FileNotFoundError:  # closed meanwhile; or a thread of the kernel, which runs no program
         return ""
