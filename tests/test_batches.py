@@ -366,6 +366,36 @@ def test_cancel_of_one_that_is_just_done(monkeypatch):
     assert len(done) == len(set(done)) and sorted([*done, *cancelled]) == list(range(400))
 
 
+def go_on_when_taken_back(monkeypatch, place: Path) -> None:
+    """Have the one that waits in `place` end, and the next that waits begin, just when the listener takes back."""
+    original = _hands.Hand.take_back
+
+    def late(hand: _hands.Hand) -> int:
+        (place / "first" / "release").touch()
+        pid_in(place / "second" / "n6.pid")
+        return original(hand)
+
+    monkeypatch.setattr(_hands.Hand, "take_back", late)
+
+
+@pytest.mark.parametrize("order", ["cancel", "halt"])
+def test_what_a_process_does_while_it_is_taken_back_is_not_lost(order, monkeypatch, tmp_path):
+    """A process may have done with several, and be at another, before what it has not begun is taken back."""
+    monkeypatch.setattr(_batches, "SILENCE", 60.0)
+    go_on_when_taken_back(monkeypatch, tmp_path)
+    waiting = {3: tmp_path / "first", 6: tmp_path / "second"}
+    [place.mkdir() for place in waiting.values()]
+    common, individual = do("gated", *[str(waiting[i]) if i in waiting else None for i in range(20)])
+    boss = reusing(common, individual | {"name": [f"n{i}" for i in range(20)]})
+    pid_in(tmp_path / "first" / "n3.pid")
+    if order == "halt":
+        boss.halt()
+    assert boss.cancel("n3") == []
+    (tmp_path / "second" / "release").touch()
+    boss.make_them_work()
+    assert names_of(boss) == [f"n{i}" for i in range(20)]
+
+
 def test_halt_and_resume(tmp_path):
     """Under a halt the one that runs ends, and nothing is begun; then all goes on."""
     boss = behind_one_that_waits(tmp_path)

@@ -326,12 +326,20 @@ class Batches:
         self._ledger.give_back(back)
         self._news = self._news or bool(back)
 
+    def _leave_with_one(self, batch: Batch) -> None:
+        """Leave a process nothing but what it is at.
+
+        What is not begun is taken back before what has done is heard, and not the other way round: between the two,
+        the process may go on to the next.
+        """
+        self._take_back(batch)
+        batch.hand.inflow.pull()
+        self._take(batch)
+
     def take_back_all(self) -> None:
-        """Have pending again all that is not begun, after what has done was heard."""
+        """Have pending again all that is not begun."""
         for batch in list(self._by_pipe.values()):
-            batch.hand.inflow.pull()
-            self._take(batch)
-            self._take_back(batch)
+            self._leave_with_one(batch)
             self._settle(batch)
 
     def _settle(self, batch: Batch) -> None:
@@ -358,10 +366,8 @@ class Batches:
     def find(self, wanted: Set[int | str]) -> None:
         """Take what is wanted out of batches: it is pending then, or a member of the crew."""
         for batch in list(self._by_pipe.values()):
-            batch.hand.inflow.pull()  # what has done, has done
-            self._take(batch)
             if any(not wanted.isdisjoint(job.callings) for job in batch.jobs):
-                self._take_back(batch)
+                self._leave_with_one(batch)  # what has done, has done
                 if batch.jobs and not wanted.isdisjoint(batch.jobs[0].callings):
                     self._fall(batch)
                 else:
