@@ -210,7 +210,7 @@ def test_the_product_is_right(
     original = np.random.random
 
     def draw(shape: tuple[int, int]) -> np.ndarray:
-        drawn.append(original(shape))
+        drawn.append(1 + original(shape))  # of small numbers, too few digits would be printed
         return drawn[-1]
 
     monkeypatch.setattr(np.random, "random", draw)
