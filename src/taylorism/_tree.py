@@ -172,7 +172,7 @@ _OF_WORKER = "TAYLORISM_WORKER"
 #: rounds of SIGKILL: what is killed may have forked meanwhile
 _ROUNDS = 20
 #: seconds that a process may take to become another program: until it has, it shows no environment
-_BECOMING = 1.0
+_BECOMING = 0.5
 #: looks at which one that was given an empty environment must be found without: while the kernel fills in that of
 #: another program, it is empty for some microseconds
 _LOOKS = 3
