@@ -240,6 +240,16 @@ def test_main_is_killed_while_others_hold_its_channel(program):
     until(lambda: not workers.alive(workers_pid), "the worker's end", SOON)
 
 
+@pytest.mark.parametrize("when", ["before_it_ends", "as_it_ends", "in_end", "after_its_end"])
+def test_ctrl_c_around_the_end(when, program):
+    """Main that a Ctrl-C ends stops its workers, though it has said, or was about to, that no more will come."""
+    main = program(f"interrupted_{when}")
+    code, _, err = main.end()
+    assert code == -signal.SIGINT, err
+    assert (main.place / "w.cleaned").exists()
+    main.leaves_nothing()
+
+
 @pytest.mark.parametrize("target", ["main", "group"])
 def test_ctrl_c_caught_by_main(target, program, tmp_path):
     """After a Ctrl-C that main catches, stop, wait and report work; interrupted workers are no error."""

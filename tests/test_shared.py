@@ -156,7 +156,7 @@ def test_strings_of_variable_width_are_refused():
         SharedNumpyArray(np.array(["a", "b" * 100], dtype=np.dtypes.StringDType()))
 
 
-@pytest.mark.parametrize("wrong", [[1, 2], 3.5, None, "x", (ctypes.c_double * 3)()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("wrong", [[1, 2], 3.5, None, "x", (ctypes.c_double * 3)()], ids=lambda x: type(x).__name__)
 def test_what_is_no_array_is_refused(wrong):
     """Anything but an array is a TypeError at once, which says what to do."""
     with pytest.raises(TypeError, match=r"numpy\.asarray\(\)"):

@@ -371,9 +371,9 @@ class Boss:
             The listener was killed.
         """
         timeout = checked_wait(timeout)
-        self._link.signal(Signal.RESUME)
-        self.end()
         try:
+            self._link.signal(Signal.RESUME)
+            self.end()
             finished = self._link.wait(timeout)
             if finished:
                 self._link.close()

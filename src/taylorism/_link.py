@@ -257,10 +257,11 @@ class Link:
         self.begun = self.begun or signal is Signal.RESUME
         self.halted = signal is Signal.HALT or (self.halted and signal is not Signal.RESUME)
         self.closed = self.closed or signal in _CLOSING
-        self._ending = self._ending or signal in (Signal.END, Signal.STOP, Signal.STOP_LISTENING)
         if signal is Signal.STOP_RIGHTNOW:
             self._kill_at = min(self._kill_at, time.monotonic() + self._grace + _MARGIN)
         self.send(Order(signal))
+        # Last: where a Ctrl-C comes meanwhile, the end of the program does not wait for the work.
+        self._ending = self._ending or signal in (Signal.END, Signal.STOP, Signal.STOP_LISTENING)
 
     def _write(self) -> None:
         while self._channel.fd >= 0 and not self._channel.outflow.empty:
@@ -330,6 +331,9 @@ class Link:
         self._waiting += 1
         try:
             return self._wait_until(lambda: self.results.over or reached(), deadline)
+        except KeyboardInterrupt:
+            self.give_up()
+            raise
         finally:
             self._waiting -= 1
 

@@ -180,6 +180,55 @@ def wait_with_all_sorts():
     boss.wait_till_finished()
 
 
+def _interrupted_as_it_ends(late):
+    """Wait, and have a Ctrl-C while the listener is told that nothing more will come, or just after."""
+    from taylorism._link import Link
+    from taylorism._messages import Order, Signal
+
+    def send(link, head, segments=(), send=Link.send):
+        ending = head == Order(Signal.END)
+        if ending and not late:
+            raise KeyboardInterrupt
+        send(link, head, segments)
+        if ending:
+            raise KeyboardInterrupt
+
+    boss = waiting()
+    Link.send = send
+    boss.wait_till_finished()
+
+
+def interrupted_before_it_ends():
+    _interrupted_as_it_ends(late=False)
+
+
+def interrupted_as_it_ends():
+    _interrupted_as_it_ends(late=True)
+
+
+def interrupted_in_end():
+    from taylorism._link import Link
+
+    boss = waiting()
+    original, Link.send = Link.send, lambda link, head: os.kill(os.getpid(), signal.SIGINT)
+    try:
+        boss.end()
+    finally:
+        Link.send = original
+
+
+def interrupted_after_its_end():
+    boss = waiting()
+    boss.end()
+
+    def once():
+        boss._link.on_news = lambda: None
+        os.kill(os.getpid(), signal.SIGINT)
+
+    boss._link.on_news = once
+    boss.wait()
+
+
 def killed_with_copies_of_the_channel():
     import multiprocessing
 
