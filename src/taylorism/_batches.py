@@ -36,7 +36,7 @@ __all__ = ["Batch", "Batches", "Seat"]
 #: seconds of work that a process is given at a time; half of it is still there when it is given more
 AMOUNT = 0.01
 #: sets that it is given at a time, at most
-MOST = 128
+MOST = 512
 #: seconds of silence after which what it has not begun is taken back
 SILENCE = 0.03
 #: seconds for which short workers may speak before they are heard. To be woken by each made them and the listener
