@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ def named(path):
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
-TREES = {named(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+MODULES = {named(path): path for path in sorted(SOURCE.rglob("*.py"))}
+#: what each says, while this file is tested: at any other time, each fork of the tests would carry it along
+TREES: dict[str, ast.Module] = {}
 
 #: from below to above: a module may import what is below it, and its own layer where that makes no circle
 LAYERS = {
@@ -120,6 +123,15 @@ LONGEST = 40
 DEEPEST = 3
 WORLDS = re.compile(r"\b(main|listener|worker|any|none)\b", re.IGNORECASE)
 
+
+@pytest.fixture(scope="module", autouse=True)
+def trees() -> Iterator[None]:
+    """Read all modules, once."""
+    TREES.update({module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()})
+    yield
+    TREES.clear()
+
+
 def functions(module):
     """Return the functions of a module, methods and nested ones included."""
     return [node for node in ast.walk(TREES[module]) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
@@ -146,7 +158,7 @@ def _named(full, name, ours):
     elif ours:
         below = [*parts[1:], *([name] if name else [])]
         known = (".".join(below[:end]) for end in range(len(below), 0, -1))
-        yield next((each for each in known if each in TREES), parts[1] if len(parts) > 1 else "__init__")
+        yield next((each for each in known if each in MODULES), parts[1] if len(parts) > 1 else "__init__")
 
 
 def checked_only(tree):
@@ -161,7 +173,7 @@ def checked_only(tree):
 
 def test_every_module_has_its_layer():
     """A new module is put into the table with a thought."""
-    assert set(LEVEL) == set(TREES)
+    assert set(LEVEL) == set(MODULES)
 
 
 def test_the_check_sees_imports():
@@ -177,7 +189,7 @@ def test_the_check_sees_imports():
 EXCEPTIONS = {("_worker", "schedulers")}
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_imports_go_one_way(module):
     """Leaves < vocabulary < transport < people < session < main < door < neighbours."""
     found = set(imported(TREES[module], ours=True)) - checked_only(TREES[module])
@@ -217,7 +229,7 @@ def body_without_docstring(node):
     return node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_functions_are_short(module):
     """At most 40 lines, the docstring and the signature apart."""
     bodies = {f"{node.name}, line {node.lineno}": body_without_docstring(node) for node in functions(module)}
@@ -255,7 +267,7 @@ def _depth(node):
     return max(deepest, _depth(orelse[0])) if is_elif else deepest
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_functions_are_flat(module):
     """Blocks are nested 3 deep at most."""
     depths = {f"{node.name}, line {node.lineno}": depth(node.body) for node in functions(module)}
@@ -269,7 +281,7 @@ def test_the_measure_of_depth_measures():
     assert (depth(deep.body), depth(chain.body)) == (5, 2)
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_modules_say_where_they_live(module):
     """The first line of each names its world; that of the package is its door."""
     text = ast.get_docstring(TREES[module])
@@ -287,7 +299,7 @@ def public(tree, prefix=""):
                 yield from public(node, f"{prefix}{node.name}.")
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_what_is_public_has_a_docstring(module):
     """Every function, class and method whose name has no underscore, but setters and inherited ones."""
     missing = [name for name, node in public(TREES[module]) if not ast.get_docstring(node) and not _excused(node)]
@@ -299,7 +311,7 @@ def _excused(node):
     return any(each.endswith((".setter", "overload")) for each in decorators)
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_every_function_says_what_it_returns(module):
     """Annotations are whole: mypy is strict, and so is the reader."""
     missing = [

@@ -75,26 +75,27 @@ N = 1 << 17
 STRUCTURE = np.dtype([("a", "<i4"), ("b", ">f8", (2,)), ("c", "S5")])
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.arange(N, dtype=">i4"),
-        np.arange(N).reshape(2, -1, 4),
-        np.asfortranarray(np.arange(N).reshape(512, -1)),
-        np.arange(4 * N)[::3],
-        np.arange(N).reshape(512, -1).T[::2],
-        np.zeros(N, STRUCTURE),
-        np.arange(N).astype("datetime64[s]"),
-        np.full(N, "héh", "U4"),
-        np.arange(N, dtype=complex),
-        np.arange(N) % 2 == 0,
-        np.broadcast_to(np.arange(4.0), (N, 4)),
-        np.arange(N).view(np.matrix),
-    ],
-    ids=lambda array: f"{array.dtype.str}{array.shape}",
-)
-def test_arrays_arrive_as_they_were(array, hold):
+#: made when they are needed: as arrays, they would be in memory, and in each fork of it, while all other tests run
+ARRAYS = {
+    "big-endian": lambda: np.arange(N, dtype=">i4"),
+    "of three dimensions": lambda: np.arange(N).reshape(2, -1, 4),
+    "in the order of Fortran": lambda: np.asfortranarray(np.arange(N).reshape(512, -1)),
+    "with steps": lambda: np.arange(4 * N)[::3],
+    "transposed, with steps": lambda: np.arange(N).reshape(512, -1).T[::2],
+    "of a structure": lambda: np.zeros(N, STRUCTURE),
+    "of dates": lambda: np.arange(N).astype("datetime64[s]"),
+    "of text": lambda: np.full(N, "héh", "U4"),
+    "complex": lambda: np.arange(N, dtype=complex),
+    "of truths": lambda: np.arange(N) % 2 == 0,
+    "broadcast": lambda: np.broadcast_to(np.arange(4.0), (N, 4)),
+    "a matrix": lambda: np.arange(N).view(np.matrix),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_arrive_as_they_were(name, hold):
     """Values, shape, order and type; writable, and their own."""
+    array = ARRAYS[name]()
     found = there_and_back({"one": array, "again": array, "other": 3}, hold)
     got = found["one"]
     assert type(got) is type(array) and got.dtype == array.dtype and got is found["again"]
@@ -162,9 +163,19 @@ def test_many_middling_arrays_are_mapped_together(hold):
     assert got[4][0] == 4 and got[2][-1] == 2
 
 
-@pytest.mark.parametrize("value", ["x" * MIB, b"\1" * MIB, bytearray(MIB), [0.5] * 300_000, {"é" * MIB: 1}])
-def test_big_pickles_without_buffers_take_the_same_way(value, hold):
+BIG = {
+    "a text": lambda: "x" * MIB,
+    "bytes": lambda: b"\1" * MIB,
+    "a bytearray": lambda: bytearray(MIB),
+    "a list": lambda: [0.5] * 300_000,
+    "a dictionary": lambda: {"é" * MIB: 1},
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_big_pickles_without_buffers_take_the_same_way(name, hold):
     """A text, bytes or a list of a MiB."""
+    value = BIG[name]()
     segments, _ = _freight.pack(value, hold.berth(0))
     assert is_bill(segments)
     assert opened(segments[0], hold) == value
