@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ground import Ground
 
 import taylorism
 
@@ -34,20 +35,21 @@ def programs() -> list[object]:
     ]
 
 
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    """Import what nearly all of them do; that it can be imported by a script is shown with the README."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as activated
+    ground = Ground("taylorism._boss", "taylorism._listener", PATH=path)
+    yield ground
+    ground.close()
+
+
 @pytest.mark.parametrize(("program", "output"), programs())
-def test_a_program_prints_what_stands_below_it(program: str, output: str, tmp_path: Path) -> None:
+def test_a_program_prints_what_stands_below_it(program: str, output: str, tmp_path: Path, ground: Ground) -> None:
     """Run as a script, it succeeds and prints exactly that."""
     script = tmp_path / "program.py"
     script.write_text(program, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},  # as activated
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = ground.run(script, tmp_path, timeout=50)
     assert done.returncode == 0, done.stderr
     assert done.stdout == output
 

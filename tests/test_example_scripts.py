@@ -1,4 +1,4 @@
-"""The scripts in `examples/`: each runs as a user runs it, prints what is known, and notices what is not."""
+"""The scripts in `examples/`: each runs, prints what is known, and notices what is not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from ground import Ground
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("statsmodels") is None,
@@ -50,28 +52,21 @@ FALSE = {
 FAILING = {"small_families.py": 9, "nile_steps.py": 1, "longley_logs.py": 1, "sea_by_month.py": 1}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ground() -> Iterator[Ground]:
+    """Import statsmodels once for all scripts."""
+    ground = Ground("statsmodels.datasets", "taylorism.util", TAYLORISM_START_METHOD="fork", OMP_NUM_THREADS="1")
+    yield ground
+    ground.close()
+
+
 @lru_cache
-def finished(name: str) -> subprocess.CompletedProcess[str]:
+def finished(name: str, ground: Ground) -> subprocess.CompletedProcess[str]:
     """Run the script of this name, once for all tests that look at what it printed."""
     with tempfile.TemporaryDirectory() as directory:
-        done = run(SCRIPTS / name, Path(directory))
+        done = ground.run(SCRIPTS / name, Path(directory), TIME)
         assert os.listdir(directory) == []
     return done
-
-
-def run(
-    script: Path, directory: Path, start_method: str = "fork"
-) -> subprocess.CompletedProcess[str]:
-    """Run `script` in `directory`, as from a shell."""
-    return subprocess.run(
-        [sys.executable, str(script)],
-        cwd=directory,
-        env={**os.environ, "TAYLORISM_START_METHOD": start_method, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=TIME,
-        check=False,
-    )
 
 
 def check_end(done: subprocess.CompletedProcess[str], name: str) -> None:
@@ -88,37 +83,47 @@ def test_each_script_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", LAST_LINES)
-def test_a_script_prints_what_is_known(name: str) -> None:
+def test_a_script_prints_what_is_known(name: str, ground: Ground) -> None:
     """It succeeds, announces the failures that are expected alone, and ends with what a person recognises."""
-    done = finished(name)
+    done = finished(name, ground)
     check_end(done, name)
     assert done.stdout.splitlines()[-1] == LAST_LINES[name]
 
 
-@pytest.mark.parametrize("name", list(LAST_LINES)[:3])
-def test_a_script_runs_under_spawn(name: str, tmp_path: Path) -> None:
-    """A script prints the same where its listener is spawned."""
-    done = run(SCRIPTS / name, tmp_path, "spawn")
+@pytest.mark.parametrize(
+    ("name", "start_method"), [(name, "spawn") for name in list(LAST_LINES)[:3]] + [("nile_steps.py", "fork")]
+)
+def test_a_script_runs_as_a_user_runs_it(name: str, start_method: str, tmp_path: Path) -> None:
+    """In an interpreter of its own it prints the same, where its listener is spawned and where it is forked."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / name)],
+        cwd=tmp_path,
+        env={**os.environ, "TAYLORISM_START_METHOD": start_method, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIME,
+        check=False,
+    )
     check_end(done, name)
     assert done.stdout.splitlines()[-1] == LAST_LINES[name]
 
 
 @pytest.mark.parametrize("name", FALSE)
-def test_a_script_notices_what_is_not_as_known(name: str, tmp_path: Path) -> None:
+def test_a_script_notices_what_is_not_as_known(name: str, tmp_path: Path, ground: Ground) -> None:
     """With something false in the place of what is known, it fails."""
     true, false = FALSE[name]
     text = (SCRIPTS / name).read_text(encoding="utf-8")
     assert text.count(true) == 1
     altered = tmp_path / name
     altered.write_text(text.replace(true, false), encoding="utf-8")
-    done = run(altered, tmp_path)
+    done = ground.run(altered, tmp_path, TIME)
     assert done.returncode == 1
     assert done.stderr
 
 
-def test_the_shapes_are_printed_in_the_manner_of_batch_main() -> None:
+def test_the_shapes_are_printed_in_the_manner_of_batch_main(ground: Ground) -> None:
     """Each of the four series has its block, in whatever order they came."""
-    out = finished("shapes_of_series.py").stdout
+    out = finished("shapes_of_series.py", ground).stdout
     blocks = re.findall(
         r"^(=+)\nWORKER NAME: (\w+)\n(-+)\n(.*) \(\d+% of the variance\)$", out, re.MULTILINE
     )
@@ -130,9 +135,9 @@ def test_the_shapes_are_printed_in_the_manner_of_batch_main() -> None:
     }
 
 
-def test_the_nile_is_given_more_work_while_it_runs() -> None:
+def test_the_nile_is_given_more_work_while_it_runs(ground: Ground) -> None:
     """Interim reports are printed while work is left, then the final one with all batches."""
-    lines = finished("nile_drop.py").stdout.splitlines()
+    lines = finished("nile_drop.py", ground).stdout.splitlines()
     told = [re.fullmatch(r"interim: (\d+) batches done, (\d+) ordered, 3 more", x) for x in lines]
     interim = [(int(match[1]), int(match[2])) for match in told if match]
     assert [ordered for _, ordered in interim] == [4, 7, 10, 13]
@@ -141,46 +146,46 @@ def test_the_nile_is_given_more_work_while_it_runs() -> None:
     assert "After 1898, the flow dropped from 1098 to 850 (1e8 m3 a year)." in lines
 
 
-def test_the_great_el_nino_years_come_first() -> None:
+def test_the_great_el_nino_years_come_first(ground: Ground) -> None:
     """All anomalies agree with the serial calculation, and the two great seasons lead the list."""
-    lines = finished("el_nino_years.py").stdout.splitlines()
+    lines = finished("el_nino_years.py", ground).stdout.splitlines()
     assert lines[0] == "732 anomalies, each the same as in the serial calculation."
     assert lines[2:4] == ["    1997-98  +3.3 K", "    1982-83  +2.6 K"]
 
 
-def test_all_families_are_counted_whatever_happens() -> None:
+def test_all_families_are_counted_whatever_happens(ground: Ground) -> None:
     """210 answers and nine errors; who was killed once has an answer."""
-    lines = finished("small_families.py").stdout.splitlines()
+    lines = finished("small_families.py", ground).stdout.splitlines()
     assert lines[0] == "finished: 210 countries and regions, 9 without an answer."
     assert "    LookupError: no figures of Monaco, at 2 trials" in lines
     assert "The worker of Japan was killed, and took 2 trials." in lines
     assert "    1974  Japan" in lines
 
 
-def test_the_worker_without_end_has_its_second() -> None:
+def test_the_worker_without_end_has_its_second(ground: Ground) -> None:
     """And the others have their answers."""
-    lines = finished("nile_steps.py").stdout.splitlines()
+    lines = finished("nile_steps.py", ground).stdout.splitlines()
     assert lines[0] == "99 ways to lay 1: best after 1898; score 977.1"
     assert lines[3] == "171,200,862,756 ways to lay 8: WorkerTimeout after 1 s"
 
 
-def test_the_period_comes_closer_and_closer() -> None:
+def test_the_period_comes_closer_and_closer(ground: Ground) -> None:
     """Workers were added to the first ten, until the steps were small enough."""
-    lines = finished("sunspot_period.py").stdout.splitlines()
+    lines = finished("sunspot_period.py", ground).stdout.splitlines()
     match = re.fullmatch(r"(\d+) workers have looked; the last steps were of (0\.\d+) years\.", lines[-2])
     assert match and int(match[1]) >= 12 and float(match[2]) <= 0.001
 
 
-def test_what_was_ordered_by_mistake_is_cancelled() -> None:
+def test_what_was_ordered_by_mistake_is_cancelled(ground: Ground) -> None:
     """One that runs and one that may, by name and by id; the other four are done."""
-    lines = finished("engel_in_cells.py").stdout.splitlines()
+    lines = finished("engel_in_cells.py", ground).stdout.splitlines()
     assert "cancelled: ['seed 1', 4]" in lines
     assert "done           4  seed 2, seed 3, seed 4, seed 6" in lines
 
 
-def test_the_logs_of_longley_are_shown() -> None:
+def test_the_logs_of_longley_are_shown(ground: Ground) -> None:
     """Those of all three, the programs that they started included; the failed one has two trials."""
-    out = finished("longley_logs.py").stdout
+    out = finished("longley_logs.py", ground).stdout
     assert re.findall(r"^--- (.*)\.out$", out, re.MULTILINE) == [
         "QR, double",
         "normal equations, double",
@@ -190,8 +195,8 @@ def test_the_logs_of_longley_are_shown() -> None:
     assert "--- normal equations, single has failed: Matrix is not positive definite" in out
 
 
-def test_the_sea_is_measured_by_commands_and_by_functions() -> None:
+def test_the_sea_is_measured_by_commands_and_by_functions(ground: Ground) -> None:
     """Both agree, and the command says what is wrong with the damaged file."""
-    lines = finished("sea_by_month.py").stdout.splitlines()
+    lines = finished("sea_by_month.py", ground).stdout.splitlines()
     assert lines[0] == "12 months, the same mean by command and by function."
     assert lines[1] == "JUN has failed, status 2: JUN.txt: line 62: cold"

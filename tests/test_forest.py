@@ -375,7 +375,7 @@ def planted(entries, limits):
 
 @pytest.mark.parametrize("batch", [batch for batch in BATCHES if "less" not in batch])
 def test_memory_per_item(batch):
-    """Under 400 bytes each, with the key and the demand: as many for 30 000 items as for ten thousand or a hundred."""
+    """Under 400 bytes each, with key and demand: as many for 30 000 items as for ten thousand or a hundred."""
     demand, limits = BATCHES[batch]
     chance = random.Random(5)
     entries = (((float(index), index), demand(chance), None) for index in range(30_000))
