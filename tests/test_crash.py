@@ -270,8 +270,8 @@ def test_large_reports_of_several_workers_at_once():
 
 @pytest.mark.usefixtures("both_ways")
 def test_stop_in_the_middle_of_a_large_report():
-    """A worker that is writing a report of 300 MiB can be stopped, main need not read."""
-    boss = working(*do("big", 300, 300, 300), scheduler=laxist())
+    """A worker that is writing a report of 100 MiB can be stopped, main need not read."""
+    boss = working(*do("big", 100, 100, 100), scheduler=laxist())
     until(lambda: len(psutil.Process(boss._process.pid).children()) > 0)
     boss.stop_them_working()
     boss.wait_till_finished()
