@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import workers
@@ -16,17 +17,23 @@ import taylorism
 PROGRAM = workers.HERE / "programs" / "main_classes.py"
 
 
+def check_briefly(found: dict, directory: str = "/") -> None:
+    """Compare what the program always looks for."""
+    assert [each[:2] + each[3:] for each in found["squares"]] == [
+        [n * n, None, "set by init", directory, "yes"] for n in (2, 3, 4)
+    ]
+    assert found["nested"] == [[0, 1]]
+
+
 def check(found: dict, directory: str = "/") -> None:
     """Compare what the program found with what is right."""
     where = [directory, "yes"]
-    assert [each[:2] + each[3:] for each in found["squares"]] == [
-        [n * n, None, "set by init", *where] for n in (2, 3, 4)
-    ]
+    check_briefly(found, directory)
     assert found["own scheduler"] == [[n * n, None, None, "set by init", *where] for n in (2, 3)]
     assert found["fault"] == ["Fault", ["code 3"], 3]
     assert found["module"] == ["'two'", "1", "None"]
     assert found["shared"] == [0.0, 7.0, 7.0, 0.0]
-    assert found["nested"] == [[0, 1]] and found["binded"] == 1
+    assert found["binded"] == 1
     assert (found["death"], found["boss died"]) == ("WorkerDied", "BossDied")
     assert found["terminated"] == "SignalInterruptError"
 
@@ -40,18 +47,27 @@ def check(found: dict, directory: str = "/") -> None:
         ("fork", "", ""),
         ("spawn", "", ""),
         ("forkserver", "", ""),
-        ("", "", "spawn"),
         ("fork", "spawn", "forkserver"),
     ],
 )
 def test_start_methods(method, default, variable, tmp_path):
     """Everything works under every method, and nothing is left."""
-    program = Program(tmp_path, str(PROGRAM), method, default, env={"TAYLORISM_START_METHOD": variable})
+    check(found(tmp_path, method, default, TAYLORISM_START_METHOD=variable))
+
+
+def test_a_start_method_that_the_environment_tells(tmp_path):
+    """It holds for the Boss of a worker, too; all else is as where the method is an argument."""
+    check_briefly(found(tmp_path, "", "", "brief", TAYLORISM_START_METHOD="spawn"))
+
+
+def found(tmp_path: Path, *arguments: str, **variables: str) -> dict:
+    """Return what the program found."""
+    program = Program(tmp_path, str(PROGRAM), *arguments, env=variables)
     try:
         code, out, err = program.end(50)
         assert code == 0, err
-        check(json.loads(out))
         program.leaves_nothing()
+        return json.loads(out)
     finally:
         program.close()
 

@@ -1,4 +1,4 @@
-"""A main program with classes of its own: ``main_classes.py METHOD DEFAULT``; prints what it found as JSON."""
+"""A main program with classes of its own: ``main_classes.py METHOD DEFAULT [brief]``; prints JSON."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def found_by(boss):
     return sorted(record["report"] for record in boss.get_report()["workers_report"])
 
 
-def main(method, default):
-    """Try everything."""
+def main(method, default, brief=""):
+    """Try everything, or briefly that classes are found, in the first Boss and in one of a worker."""
     if default:
         multiprocessing.set_start_method(default)
     os.chdir("/")
@@ -89,7 +89,15 @@ def main(method, default):
     boss = taylorism.run_as_server({}, {"number_to_square": [2, 3]}, **option)
     boss.set_instructions({}, {"number_to_square": [4], "nothing": [None]})
     found["squares"] = found_by(boss)
+    found["nested"] = found_by(taylorism.run_as_server(*workers.do("nested", 2), **option))
+    if not brief:
+        try_the_rest(found, option)
+    print(json.dumps(found))
+    globals()["left to the exit"] = taylorism.run_as_server(*workers.do("swallow_nothing", 1), **option)
 
+
+def try_the_rest(found, option):
+    """Try what a Boss does in many ways, once it was started in one of a few."""
     boss = taylorism.run_as_server(
         {}, {"number_to_square": [2, 3]}, scheduler=footprints.proxy.scheduler(one_by_one=True), **option
     )
@@ -109,8 +117,6 @@ def main(method, default):
 
     boss = taylorism.run_as_server(*workers.do("os_exit", 3), **option)
     found["death"] = found_by(boss)[0]
-    boss = taylorism.run_as_server(*workers.do("nested", 2), **option)
-    found["nested"] = found_by(boss)
     boss = taylorism.Boss(**option)
     os.kill(boss._process.pid, 9)
     found["boss died"] = found_by(boss)[0]
@@ -119,8 +125,6 @@ def main(method, default):
     found["terminated"] = found_by(boss)[0]
     binded = footprints.proxy.scheduler(limit="threads", max_threads=1, binded=True)
     found["binded"] = len(found_by(taylorism.run_as_server(*workers.do("echo", 5), scheduler=binded, **option)))
-    print(json.dumps(found))
-    globals()["left to the exit"] = taylorism.run_as_server(*workers.do("swallow_nothing", 1), **option)
 
 
 @workers.deed
@@ -132,4 +136,4 @@ def swallow_nothing(value, worker):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])
