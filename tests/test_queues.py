@@ -1227,7 +1227,7 @@ def lines(kind, size):
 @pytest.mark.parametrize("kind", SCALED)
 def test_a_launch_takes_about_as_many_calls_with_sixteen_times_as_many_pending(kind):
     """From the first to the last of a batch: what is done now and then is counted in."""
-    few, many = calls(kind, 150), calls(kind, 2400)
+    few, many = calls(kind, 100), calls(kind, 1600)
     assert many <= 1.5 * few, (few, many)
 
 
