@@ -82,6 +82,7 @@ LAYERS = {
         "_launcher",
         "_ledger",
         "_listener",
+        "_reserve",
         "_series",
         "_setup",
         "_stowage",

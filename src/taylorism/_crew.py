@@ -186,7 +186,11 @@ class Crew:
     Attributes
     ----------
     hands : Hands
-        The processes that run several.
+        The processes that are given workers.
+    has_hands : bool
+        Whether there may be any; asked first, for each question beyond it would touch, and copy, more pages.
+    builds_alike : bool
+        Whether the last worker could have been built in another process, just as it was here.
     on_death : callable
         Called with one of them that has died while it ran short ones, before it is forgotten.
     """
@@ -209,7 +213,8 @@ class Crew:
         self._forget = forget
         self._shown = shown
         self._policy = policy
-        self._reuses = policy.reuses
+        self._reuses = self.has_hands = policy.reuses
+        self.builds_alike = False
         self._baseline = Baseline()
         self._lookout = Lookout(watchful or policy.memory_guard is not None)
         self._overdrawn: list[Member] = []
@@ -238,7 +243,8 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
-        if self._reuses and type(worker).work is Worker.work:
+        self.builds_alike = _builds_alike(worker, job)
+        if type(worker).work is Worker.work and (self._reuses or (self.builds_alike and self.hands.idle)):
             member = self._reuse(worker, job)
         else:
             member = self._fork(worker, job, None)
@@ -281,10 +287,10 @@ class Crew:
         return self.hands.give(hand, worker.name, {**job.instructions, "name": worker.name})
 
     def _reuse(self, worker: Any, job: Job) -> Member:
-        """Set a worker to work in a process that is there, or in one that others may follow it into."""
+        """Set a worker to work in a process that is there, or else in one that others may follow it into."""
         share = given_share(worker)
         try:
-            return self._hand_over(worker, job, share) or self._fork(worker, job, share)
+            return self._hand_over(worker, job, share) or self._fork(worker, job, share if self._reuses else None)
         except InstructionsNotPicklable:  # hooks of a scheduler, which a fork inherits
             return self._fork(worker, job, None)  # or there would be one process more for each
 
@@ -310,6 +316,34 @@ class Crew:
         finally:
             os.close(writer)
         return member
+
+    def fork_ahead(self) -> None:
+        """Start a process that waits for its only worker.
+
+        Raises
+        ------
+        OSError
+            The system refuses a pipe or a process.
+        """
+        self.has_hands = True
+        reader, writer = map(above_stdio, os.pipe())
+        hand = None
+        try:
+            hand = self.hands.prepare(writer, None)
+            os.set_blocking(reader, False)
+            hand.berth = self._stowage.berth()
+            process = ForkedProcess(partial(self._wait_in_child, reader, writer, os.getpid(), hand))
+            process.start()
+            hand.forks = _lease.forks()
+            self.hands.engage(hand, process, Inflow(reader))
+        except BaseException:
+            os.close(reader)
+            if hand is not None:
+                self.hands.discard(hand)
+            raise
+        finally:
+            os.close(writer)
+        self.hands.rest(hand)
 
     def _engage(self, worker: Any, job: Job, reader: int, writer: int, hand: Hand | None) -> Member:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
@@ -360,20 +394,30 @@ class Crew:
             member.seconds, member.deadline = seconds, time.monotonic() + seconds
 
     def _in_child(self, worker: Any, reader: int, token: str, listener: int, hand: Hand | None) -> None:
+        self._become_worker(reader, token, listener, hand)
+        if hand is None:
+            _child.run(worker, self._policy.log_dir)
+        else:
+            self._series(hand, worker.messenger).live(worker)
+
+    def _wait_in_child(self, reader: int, writer: int, listener: int, hand: Hand) -> None:
+        self._become_worker(reader, _token(reader) if self._policy.sees_to_one else "", listener, hand)
+        self._series(hand, _child.NoticePipe(writer, self._shown, hand.berth)).live_once()
+
+    def _become_worker(self, reader: int, token: str, listener: int, hand: Hand | None) -> None:
         _tree.die_with_parent(listener)
         if token:
             _tree.mark_worker(token)
         _streams.wait_like_any_other()
         os.close(reader)
-        for pipe in {*self._by_pipe, *self.hands.pipes()} if self._reuses else self._by_pipe:
+        for pipe in {*self._by_pipe, *self.hands.pipes()} if self.has_hands else self._by_pipe:
             os.close(pipe)
         self._forget()
-        if self._reuses:
+        if self.has_hands:
             self.hands.forget(hand)
-        if hand is None:
-            _child.run(worker, self._policy.log_dir)
-        else:
-            Series(hand.desk, self._shared, worker.messenger, self._policy.log_dir, self._stowage.hold).live(worker)
+
+    def _series(self, hand: Hand, messenger: _child.NoticePipe) -> Series:
+        return Series(hand.desk, self._shared, messenger, self._policy.log_dir, self._stowage.hold)
 
     # -- notices and deaths ---------------------------------------------------------------------------
 
@@ -425,13 +469,13 @@ class Crew:
         while ended := _next_ended():
             pid, status, rusage = ended
             self._spared_pids.discard(pid)
-            if self._reuses:
+            if self.has_hands:
                 self._note_death_in_batch(pid)
             if pid in self._members:
                 self._members[pid].deadline = _NEVER
                 self._members[pid].out_of_memory = status == signal.SIGKILL and self._has_run_out()
                 self._members[pid].note_end(status, rusage)
-            elif self._reuses:
+            elif self.has_hands:
                 self.hands.gone(pid)
         # A scheduler of the user's that asks a worker whether it is alive may have reaped it before.
         return [member for member in self._members.values() if member.process.noted]
@@ -468,14 +512,15 @@ class Crew:
         if member.berth is not None and not member.succeeded:
             member.berth.empty()
         del self._members[member.process.pid or 0]
-        if self._reuses:
+        if self.has_hands:
             self.hands.gone(member.process.pid or 0)
         if member.ladder is not None:
             self._alone.remove(member.ladder)
 
     def _see_to_orphans(self, member: Member) -> None:
         """Stop what we adopt from a worker that failed; spare what one leaves that ended well."""
-        adopted = set(_tree.children(os.getpid())) - self._members.keys() - self._spared_pids
+        ours = self._members.keys() | self.hands.forks().keys()
+        adopted = set(_tree.children(os.getpid())) - ours - self._spared_pids
         if member.succeeded and not member.sentence:
             self._spared.add(member.token)
             self._spared_pids |= {pid for pid in adopted if not _tree.tokens(pid)}
@@ -560,7 +605,7 @@ class Crew:
             return False
         if self._ladder is not None and self._ladder.has_given_up:
             return True
-        if self._reuses and self.hands:
+        if self.has_hands and self.hands:
             return False
         return self._ladder is None or not _tree.children(os.getpid())
 
@@ -621,6 +666,11 @@ class Crew:
             self._spared_pids.add(member.process.pid or 0)  # nobody else is charged with it
             self._remove(member)
         return left
+
+
+def _builds_alike(worker: Any, job: Job) -> bool:
+    """Whether a worker may be built once more in its own process, and nobody could tell the difference."""
+    return job.light and type(worker).__init__ is Worker.__init__
 
 
 def _nothing(hand: Hand) -> None:

@@ -1,4 +1,6 @@
-"""Listener: the processes that run several workers: what each was given, and how it is sent away.
+"""Listener: the processes that are given workers: what each was given, and how it is sent away.
+
+Most of them run several. Those in reserve (`_reserve`) wait for their only one.
 
 Each has three descriptors here beside the pipe of its notices: the socket of its orders, and both ends of the pipe
 of its permits, so that what it has not begun can be taken back (`_series`). A process whose socket is closed leaves
@@ -44,7 +46,7 @@ _NOTHING = Spent()
 
 @dataclass(eq=False)
 class Hand:
-    """A process that runs several workers.
+    """A process that is given workers.
 
     Attributes
     ----------
@@ -54,8 +56,8 @@ class Hand:
         Both ends of the pipe of its permits, here.
     left : float
         Workers that it may still be given.
-    share : int
-        The cpus that its workers are given; 0 where nobody says.
+    share : int or None
+        The cpus that its workers are given; 0 where nobody says, None for whatever is said for its only one.
     process : ForkedProcess
         The process, once it has started.
     inflow : Inflow
@@ -86,7 +88,7 @@ class Hand:
     permits: tuple[int, int]
     orders: socket.socket
     left: float
-    share: int
+    share: int | None
     process: Any = None
     inflow: Any = None
     spent: Spent = _NOTHING
@@ -203,9 +205,15 @@ class Hands:
         Workers that each may run.
     poller : select.poll
         Where the loop waits.
+
+    Attributes
+    ----------
+    deserted : bool
+        Whether one that had nothing to do has ended by itself.
     """
 
     def __init__(self, most: int | None, poller: select.poll) -> None:
+        self.deserted = False
         self._most = float("inf") if most is None else float(most)
         self._poller = poller
         self._all: dict[int, Hand] = {}
@@ -217,8 +225,10 @@ class Hands:
 
     # -- coming ---------------------------------------------------------------------------------------
 
-    def prepare(self, notices: int, share: int) -> Hand:
+    def prepare(self, notices: int, share: int | None) -> Hand:
         """Return a hand that has no process yet, which will write its notices there.
+
+        With a share, its first worker comes with it; with none, it has still to be given its only one.
 
         Raises
         ------
@@ -236,7 +246,8 @@ class Hands:
         os.set_blocking(reader, False)
         ours.setblocking(False)
         its.setblocking(False)
-        return Hand(Desk(above_stdio(its.detach()), reader, notices), (reader, writer), ours, self._most - 1, share)
+        left = 1.0 if share is None else self._most - 1
+        return Hand(Desk(above_stdio(its.detach()), reader, notices), (reader, writer), ours, left, share)
 
     def engage(self, hand: Hand, process: ForkedProcess, inflow: Inflow) -> None:
         """Take note of a hand that has been started, and is at work."""
@@ -259,7 +270,7 @@ class Hands:
         """Return one that has nothing to do; those of another share of cpus are sent away."""
         for hand in list(self._idle):
             del self._idle[hand]
-            if hand.share == share:
+            if hand.share in (share, None):
                 return hand
             self._send_away(hand)
         return None
@@ -293,6 +304,11 @@ class Hands:
             return False
         self._see_to(hand)
         return True
+
+    @property
+    def idle(self) -> int:
+        """How many have nothing to do."""
+        return len(self._idle)
 
     def forks(self) -> dict[int, int]:
         """Return, for each process, by which it is known what it shares with us."""
@@ -373,6 +389,7 @@ class Hands:
         hand = self._all.pop(pid, None)
         if hand is not None:
             hand.unbegun = hand.take_back()
+            self.deserted = self.deserted or hand in self._idle
             self._idle.pop(hand, None)
             self._unregister(hand)
             hand.close()

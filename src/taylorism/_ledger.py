@@ -121,6 +121,8 @@ class Job:
         Whether it has a future, which is told of its failure: that stops nothing.
     loaded : dict or None
         Its instructions as they came, where something in them is big: it is kept as long as they may be sent on.
+    light : bool
+        Whether it takes next to nothing to send them on.
     """
 
     number: int
@@ -131,6 +133,7 @@ class Job:
     views: tuple[memoryview, ...] = ()
     call: bool = False
     loaded: dict[str, Any] | None = None
+    light: bool = False
 
     def changes(self) -> dict[str, Any] | None:
         """Return how its instructions differ from what came, to be sent on as it came; None for small ones."""

@@ -68,6 +68,7 @@ from taylorism._messages import (
     State,
     WorkerDone,
 )
+from taylorism._reserve import Reserve
 from taylorism._setup import Setup
 from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
@@ -91,6 +92,9 @@ VERDICT_AT_MOST = 20.0
 _GLIMPSE = 0.1
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
 ORPHANED_GRACE = 1.0
+
+#: bytes of instructions that take next to nothing to send on
+LIGHT = 16 * 1024
 
 _NEVER = float("inf")
 #: the same, in milliseconds
@@ -160,10 +164,10 @@ class Listener:
         )
         self._ledger = Ledger(setup.policy, queue=setup.queue)
         self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
-        self._reuses = setup.policy.reuses  # asked first: else each turn would touch, and copy, more pages
         self._batches = Batches(
             setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
         )
+        self._reserve = Reserve(setup.policy, self._ledger, self._crew)
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
         self._clockless = is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
@@ -203,15 +207,19 @@ class Listener:
         self._see_to_verdict()
         due = self._next_due()
         left = None if due == _NEVER else min(_DAY, max(0, math.ceil((due - time.monotonic()) * 1000)))
-        if self._reuses and self._batches.busy:
+        if self._crew.has_hands and self._batches.busy:
             left = _NAP if left is None else min(_NAP, left)
         self._ready = {fd for fd, _ in self._poller.poll(left)}
-        if self._reuses:
+        if self._crew.has_hands:
             self._ready |= self._batches.ready()
+        if self._ready:
+            self._reserve.put_off()
 
     def _next_due(self) -> float:
-        due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
-        if self._reuses:
+        due = min(
+            self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial, self._reserve.next_due()
+        )
+        if self._crew.has_hands:
             due = min(due, self._batches.next_deadline, self._crew.hands.next_deadline)
         if self._news and self._may_ask:
             return 0.0
@@ -345,7 +353,7 @@ class Listener:
     def _take_notices(self) -> None:
         for member in self._crew.heard(self._ready):
             self._listen_to(member)
-        if self._reuses:
+        if self._crew.has_hands:
             self._hear_batches()
 
     def _hear_batches(self) -> None:
@@ -407,7 +415,8 @@ class Listener:
         for member in self._crew.enforce():
             _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
-        if self._reuses:
+        self._reserve.enforce()
+        if self._crew.has_hands:
             self._crew.hands.enforce(time.monotonic())
             self._batches.enforce(time.monotonic())
             if self._batches.has_news():
@@ -481,7 +490,7 @@ class Listener:
 
     def _report_the_end(self) -> None:
         settled = self._ledger.over and not self._held and not self._cancelling
-        if settled and self._reuses:
+        if settled and self._crew.has_hands:
             self._crew.retire()
         over = settled and self._crew.all_gone and self._signals.quiet
         if over and not self._finished:
@@ -531,11 +540,12 @@ def _unpacked(
     except Exception as trouble:
         broken = trouble
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
+    light = _is_light(frame.segments[0])
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
             views.clear()
             instructions, calls = _instructions.unpack(common, packed, load), frame.head.calls
-            job = Job(number, instructions, common=shared, call=calls)
+            job = Job(number, instructions, common=shared, call=calls, light=light and _is_light(packed))
             if keep:
                 job.packed, job.views = bytes(packed), tuple(views)
             if stays and (_freight.is_bill(packed) or _freight.is_bill(frame.segments[0])):
@@ -544,6 +554,10 @@ def _unpacked(
         except Exception as trouble:
             job, error = Job(number, {}, call=frame.head.calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
+
+
+def _is_light(packed: Any) -> bool:
+    return len(packed) <= LIGHT and not _freight.is_bill(packed)
 
 
 def _packed(instructions: dict[str, Any]) -> bytes:

@@ -1,8 +1,8 @@
-"""Worker: the life of a process that runs several Workers, one after the other.
+"""Worker: the life of a process that runs several Workers, one after the other, or that waits for its only one.
 
-The first Worker comes with the fork. What the others are made of comes in frames from the listener, and for each
-set a *permit*, one byte in a pipe: a set is begun by taking its permit. So the listener can take back what was not
-begun (it reads the permits that are left), and, when a process dies, knows which set it was at. A permit is the
+The first of several comes with the fork. What the others are made of comes in frames from the listener, and for
+each set a *permit*, one byte in a pipe: a set is begun by taking its permit. So the listener can take back what was
+not begun (it reads the permits that are left), and, when a process dies, knows which set it was at. A permit is the
 number of its frame, modulo 256: one that is of a later frame says that what is left of this one was taken back.
 
 A Worker that fails ends its process, as one that has a process of its own does; another takes its place. Between
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals
@@ -189,27 +190,44 @@ class Series:
         self._inflow = Inflow(desk.orders)
         self._permits = _Permits(desk.permits)
         self._sets = self._permitted()
-        self._surroundings = _Surroundings([] if log_dir is None else _copies_of_outputs())
         self._sent: list[_Part] = []  # the common part that came last
         self._interruption = _signals.Interruption()
         self._number: int | None = None  # of a set that came with others
 
     def live(self, worker: Any) -> NoReturn:
         """Run `worker`, then what is ordered; leave when no more will come, or one has failed."""
-        meter = _Meter()
+        self._until_the_end(partial(self._run_all, worker))
+
+    def live_once(self) -> NoReturn:
+        """Wait for one Worker, and be its process as any other is; leave when none will come."""
+        self._until_the_end(self._run_one)
+
+    def _until_the_end(self, run: Callable[[], object]) -> NoReturn:
         try:
-            while worker is not None:
-                meter.begin()
-                result = _child.attempt(worker, self._interruption, self._log_dir)
-                if result.error is not None:
-                    _child.finish(worker, result)
-                self._hand_in(result, meter)
-                worker = self._next()
+            run()
         except BaseException as error:
             if error is self._interruption.raised and self._interruption.signum:
                 _child.leave_by(self._interruption.signum)
             raise
         _child.leave(0)
+
+    def _run_all(self, worker: Any) -> None:
+        self._surroundings = _Surroundings([] if self._log_dir is None else _copies_of_outputs())
+        meter = _Meter()
+        while worker is not None:
+            meter.begin()
+            result = _child.attempt(worker, self._interruption, self._log_dir)
+            if result.error is not None:
+                _child.finish(worker, result)
+            self._hand_in(result, meter)
+            worker = self._next()
+
+    def _run_one(self) -> None:
+        worker = self._next()
+        for fd in (self._desk.orders, self._desk.permits):
+            os.close(fd)
+        if worker is not None:
+            _child.finish(worker, _child.attempt(worker, self._interruption, self._log_dir))
 
     def _hand_in(self, result: _child.Result, meter: _Meter) -> None:
         """Send a report, and say whether this process goes on."""
@@ -280,6 +298,7 @@ class Series:
             self._messenger.put(_child.Result(str(name), error=error, hopeless=hopeless))
             _child.leave(1)
         worker.messenger = self._messenger
+        worker._parent_pid = os.getppid()
         return worker
 
     def _load(self, packed: Any) -> Any:
