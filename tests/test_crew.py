@@ -688,7 +688,7 @@ def test_one_worker_that_the_system_cannot_end_is_given_up(monkeypatch):
         while time.monotonic() < deadline:
             stage.turn()
         heard, left = member.notice, before & set(os.listdir("/proc/self/fd"))
-        _tree.send = send
+        _tree.send, _ladder._UNKILLABLE = send, 60.0
         send([member.process.pid], signal.SIGKILL)
         stage.crew.stop(0.0)
         stage.end()
@@ -713,7 +713,7 @@ def test_who_was_given_up_is_charged_to_nobody_else(monkeypatch):
         os.waitid(os.P_PID, later.process.pid, os.WEXITED | os.WNOWAIT)
         (dead,) = stage.crew.reap()
         at_once = dead is later and stage.crew.dismiss(later)
-        _tree.send = send
+        _tree.send, _ladder._UNKILLABLE = send, 60.0
         send([member.process.pid], signal.SIGKILL)
         stage.crew.stop(0.0)
         stage.end()

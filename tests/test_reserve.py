@@ -198,7 +198,7 @@ def test_instructions_that_are_a_burden_are_not_sent_again(tmp_path):
     """What is large comes with the fork."""
     common, individual = instructions(tmp_path, 3)
     individual["value"][3] = [bytes(_listener.LIGHT + 1)]
-    individual["deed"][3] = "length"
+    individual["deed"][3] = "how_much"
     boss = working(common, individual)
     ready = in_reserve(boss, tmp_path, 2)
     release(tmp_path)
@@ -207,7 +207,7 @@ def test_instructions_that_are_a_burden_are_not_sent_again(tmp_path):
 
 
 @deed
-def length(value: Any, worker: Any) -> tuple[int, int]:
+def how_much(value: Any, worker: Any) -> tuple[int, int]:
     """Tell how much we were given, and of our process."""
     return len(value[0]), os.getpid()
 

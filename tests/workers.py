@@ -99,6 +99,8 @@ DEEDS: dict[str, Callable[..., Any]] = {}
 
 def deed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make `function` something that `Doer` can be told to do."""
+    known = DEEDS.setdefault(function.__name__, function)
+    assert known.__code__.co_filename == function.__code__.co_filename, f"two deeds are called {function.__name__}"
     DEEDS[function.__name__] = function
     return function
 
