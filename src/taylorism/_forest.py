@@ -49,6 +49,7 @@ _BUCKET = 16
 _LOWEST, _TIMES = 1024, 4
 
 _by_key = attrgetter("key")
+_head = attrgetter("head")
 
 
 class Leaf:
@@ -158,7 +159,7 @@ class Forest:
 
     def first(self) -> Leaf | None:
         """Return the leaf with the lowest key, None when there is none."""
-        return min((tree.head for tree in self._trees), key=_by_key, default=None)
+        return min(map(_head, self._trees), key=_by_key, default=None)
 
     def first_that_fits(self, limits: Sequence[float]) -> Leaf | None:
         """Return the leaf with the lowest key of those whose demand is within `limits`, None if none is.
@@ -233,27 +234,22 @@ class _Tree:
         In order, with holes.
     alive : int
         How many are no holes.
+    head : Leaf
+        The first of them; not to be asked for where all are holes.
     """
 
-    __slots__ = ("_first", "_least", "_surveys", "alive", "leaves")
+    __slots__ = ("_least", "_surveys", "alive", "head", "leaves")
 
     def __init__(self, leaves: list[Leaf]) -> None:
         self.leaves: list[Leaf | None] = [*leaves]
         self.alive = len(leaves)
-        self._first = 0
+        self.head = leaves[0]
         self._least: Demand = ()
         # Not before a search: a tree may be merged without having been searched, and some are never.
         self._surveys: dict[type[_Kind], _Survey] = {}
         for place, leaf in enumerate(leaves):
             leaf._tree = self
             leaf._place = place
-
-    @property
-    def head(self) -> Leaf:
-        """The first leaf; there is one."""
-        leaf = self.leaves[self._first]
-        assert leaf is not None
-        return leaf
 
     def living(self) -> Iterator[Leaf]:
         """Return the leaves, in order."""
@@ -271,11 +267,16 @@ class _Tree:
         leaf._tree = None
         self.leaves[leaf._place] = None
         self.alive -= 1
-        # In all, no more steps than there are leaves.
-        while self._first < len(self.leaves) and self.leaves[self._first] is None:
-            self._first += 1
+        if leaf is self.head and self.alive:
+            self.head = self._following(leaf._place)
         for survey in self._surveys.values():
             survey.mend(leaf._place // _BUCKET, leaf.demand)
+
+    def _following(self, place: int) -> Leaf:
+        """Return the first leaf after a hole, where there is one; in all, no more steps than there are leaves."""
+        while (leaf := self.leaves[place]) is None:
+            place += 1
+        return leaf
 
     def find(
         self, kind: type[_Kind], may_be: Callable[[Summary], bool], fits: Callable[[Demand], bool]
@@ -291,9 +292,8 @@ class _Tree:
         fits : callable
             The same of the demand of a leaf.
         """
-        head = self.head
-        if fits(head.demand):
-            return head  # where nearly all fit, a tree is never surveyed
+        if fits(self.head.demand):
+            return self.head  # where nearly all fit, a tree is never surveyed
         survey = self._surveys.get(kind)
         if survey is None:
             if not may_be(kind.summary([self.least()])):
