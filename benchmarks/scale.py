@@ -1,13 +1,22 @@
 """What a launch costs with few and with very many sets pending, for each scheduler; and the memory of a set.
 
 Run by hand: ``python benchmarks/scale.py [sets]``. The sets are queued in one process, workers start and end on
-paper, and only the time of the scheduler is counted. With ``--drain`` all are launched, and share it: that takes
-some minutes. With ``--lists``, `launchable` is asked instead, as 1.1 did.
+paper, and only the time of the scheduler is counted. As many sets come as are launched, so that as many are pending
+all the time. With ``--drain`` none come, all are launched, and share the time: that takes some minutes. With
+``--lists``, `launchable` is asked instead, as 1.1 did.
+
+Two options tell work from waiting for memory. ``--calls`` counts the calls of functions, built-in ones too, instead
+of time, which other work on the machine does not disturb. ``--cold`` goes through other memory before the first
+launch: then 1 000 sets are no more in the cache of the processor than 100 000 are.
+
+What runs is gone through at every turn; so it also tells how many workers ran. With more sets to choose from, more
+of them run.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import gc
 import heapq
 import logging
@@ -29,6 +38,10 @@ from taylorism import schedulers
 SMALL = 1_000
 #: launches in which what is pending is put in order, and those after them
 FIRST, LAUNCHES = 500, 400
+#: sets that come while others are launched
+COMING = 2 * (FIRST + LAUNCHES)
+#: bytes that are more than any cache
+UNCACHED = 256 << 20
 Chance = random.Random
 #: what a set claims, where that is the point
 Claims = Callable[[Chance, int], dict[str, Any]]
@@ -112,8 +125,27 @@ def worker(instructions: dict[str, Any]) -> Any:
     return SimpleNamespace(name=f"w{instructions['number']}", **instructions)
 
 
+def seconds(take: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what is taken, and the processor time of that."""
+    start = time.process_time()
+    taken = take()
+    return taken, time.process_time() - start
+
+
+def calls(take: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what is taken, and the calls of functions, as millionths: so they are printed."""
+    profile = cProfile.Profile()
+    taken = profile.runcall(take)
+    return taken, sum(entry.callcount for entry in profile.getstats()) / 1e6
+
+
+def cool_down() -> None:
+    """Have the caches hold something else."""
+    bytearray(b"0" * UNCACHED).count(b"1")
+
+
 class Cost(NamedTuple):
-    """Processor seconds of scheduling.
+    """Processor seconds of scheduling, or millions of calls.
 
     Attributes
     ----------
@@ -123,14 +155,17 @@ class Cost(NamedTuple):
         Of the first launches, on average.
     longest : float
         Of a turn.
+    running : float
+        Workers that ran when a turn began, on average of all turns.
     """
 
     usual: float
     first: float
     longest: float
+    running: float
 
 
-def cost(turns: list[tuple[float, int]], first: int) -> Cost:
+def cost(turns: list[tuple[float, int]], first: int, running: float = 0.0) -> Cost:
     """Return what a launch costs, given the seconds of each turn, how many it launched, how many are the first."""
     launches, since = [], 0.0
     for seconds, launched in turns:
@@ -140,39 +175,68 @@ def cost(turns: list[tuple[float, int]], first: int) -> Cost:
             since = 0.0
     longest = max(seconds for seconds, _ in turns)
     if not launches[first:]:
-        return Cost(statistics.mean(launches), statistics.mean(launches), longest)
+        return Cost(statistics.mean(launches), statistics.mean(launches), longest, running)
     later = sorted(launches[first:])
     few = len(later) // 20
     usual = statistics.mean(later[few : len(later) - few])
-    return Cost(usual, statistics.mean(launches[:first] or launches), longest)
+    return Cost(usual, statistics.mean(launches[:first] or launches), longest, running)
 
 
-def by_queue(scheduler: Any, batch: list[dict[str, Any]], drain: bool = False) -> Cost:
-    """Return what scheduling costs, with so many sets pending, where a queue is asked."""
-    enough = len(batch) if drain else FIRST + LAUNCHES
-    queue = schedulers.queue_of(scheduler)
-    assert queue is not None
-    queue.add(batch)
-    running: dict[str, Any] = {}
-    ends: list[tuple[float, str]] = []
-    turns, launched, now = [], 0, 0.0
-    while launched < enough and len(queue):
-        start = time.process_time()
-        taken = queue.take(running, now)
-        turns.append((time.process_time() - start, len(taken)))
+class Bench:
+    """A queue, and workers on paper."""
+
+    def __init__(self, scheduler: Any, pending: list[dict[str, Any]]) -> None:
+        queue = schedulers.queue_of(scheduler)
+        assert queue is not None
+        queue.add(pending)
+        self.queue = queue
+        self.running: dict[str, Any] = {}
+        self._ends: list[tuple[float, str]] = []
+        self._now = 0.0
+
+    def take(self) -> list[dict[str, Any]]:
+        """Have the scheduler decide."""
+        return self.queue.take(self.running, self._now)
+
+    def start(self, taken: list[dict[str, Any]]) -> None:
+        """Start what was taken."""
         for each in taken:
             name = f"w{each['number']}"
-            running[name] = worker(each)
-            queue.started(name, each, now)
-            heapq.heappush(ends, (now + each["expected_time"], name))
+            self.running[name] = worker(each)
+            self.queue.started(name, each, self._now)
+            heapq.heappush(self._ends, (self._now + each["expected_time"], name))
+
+    def end(self) -> None:
+        """Go on to the end of the next worker."""
+        self._now, name = heapq.heappop(self._ends)
+        del self.running[name]
+        self.queue.ended(name)
+
+
+def by_queue(
+    scheduler: Any,
+    batch: list[dict[str, Any]],
+    coming: list[dict[str, Any]],
+    meter: Callable[[Callable[[], Any]], tuple[Any, float]] = seconds,
+    cold: bool = False,
+) -> Cost:
+    """Return what scheduling costs, with so many sets pending, where a queue is asked; of all where none come."""
+    enough = FIRST + LAUNCHES if coming else len(batch)
+    bench, turns, launched, ran = Bench(scheduler, batch), [], 0, 0
+    if cold:
+        cool_down()
+    while launched < enough and len(bench.queue):
+        ran += len(bench.running)
+        taken, spent = meter(bench.take)
+        turns.append((spent, len(taken)))
+        bench.start(taken)
+        bench.queue.add(coming[launched : launched + len(taken)])
         launched += len(taken)
-        now, name = heapq.heappop(ends)
-        del running[name]
-        queue.ended(name)
-    return cost(turns, enough if drain else FIRST)
+        bench.end()
+    return cost(turns, FIRST if coming else enough, ran / len(turns))
 
 
-def by_lists(scheduler: Any, batch: list[dict[str, Any]]) -> Cost:
+def by_lists(scheduler: Any, batch: list[dict[str, Any]], _: Any = None) -> Cost:
     """Return the same where `launchable` is asked."""
     pending, running, turns = batch, {}, []
     for _ in range(20):
@@ -216,26 +280,32 @@ def listener_size(boss: Any) -> float:
     return 1024 * _memory.private(boss._process.pid)
 
 
-def measured(measure: Callable[..., Cost], scheduler: Any, batch: list[dict[str, Any]]) -> Cost:
+def measured(measure: Callable[..., Cost], scheduler: Any, *batches: list[dict[str, Any]]) -> Cost:
     """Measure without the garbage collector, as `timeit` does: else it is what some of the lines would show."""
     gc.collect()
     gc.disable()
     try:
-        return measure(scheduler, batch)
+        return measure(scheduler, *batches)
     finally:
         gc.enable()
 
 
-def line(name: str, measure: Callable[..., Cost], many: int, times: int) -> str:
+def line(name: str, measure: Callable[..., Cost], many: int, times: int, coming: int) -> str:
     """Return what there is to tell of one case."""
     keys, claims = CASES[name]
     scheduler = footprints.proxy.scheduler(**keys)
-    rounds = [[measured(measure, scheduler, sets(size, claims)) for size in (SMALL, many)] for _ in range(times)]
-    less, more = (Cost(*map(statistics.median, zip(*each, strict=True))) for each in zip(*rounds, strict=True))
+
+    def once(size: int) -> Cost:
+        batch = sets(size + coming, claims)
+        return measured(measure, scheduler, batch[:size], batch[size:])
+
+    rounds = [[once(size) for size in (SMALL, many)] for _ in range(times)]
+    # The least of the rounds, as `timeit` has it: what other work on the machine adds is not the scheduler's.
+    less, more = (Cost(*map(min, zip(*each, strict=True))) for each in zip(*rounds, strict=True))
     ratio = more.usual / less.usual
     return (
         f"{name:30}{1e6 * less.usual:9.1f}{1e6 * more.usual:9.1f}   x {ratio:4.2f}"
-        f"{1e6 * more.first:9.1f}{1e3 * more.longest:9.1f}"
+        f"{1e6 * more.first:9.1f}{1e3 * more.longest:9.1f}{less.running:9.1f}{more.running:6.1f}"
     )
 
 
@@ -247,15 +317,21 @@ def main() -> None:
     parser.add_argument("--drain", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lists", action="store_true")
+    parser.add_argument("--calls", action="store_true")
+    parser.add_argument("--cold", action="store_true")
     asked = parser.parse_args()
-    measure = by_lists if asked.lists else partial(by_queue, drain=asked.drain)
+    meter = calls if asked.calls else seconds
+    measure = by_lists if asked.lists else partial(by_queue, meter=meter, cold=asked.cold)
+    coming = 0 if asked.drain or asked.lists else COMING
     logging.disable(logging.WARNING)  # footprints tells that two classes would do for singlefile
-    print(f"microseconds of scheduling for a launch, where {SMALL} and where {asked.sets} sets were pending;")
-    print(f"for one of the first {FIRST} of {asked.sets}; milliseconds of the longest turn there")
+    unit, thousands = ("calls", "thousands of calls") if asked.calls else ("microseconds", "milliseconds")
+    print(f"{unit} of scheduling for a launch, where {SMALL} and where {asked.sets} sets were pending;")
+    print(f"for one of the first {FIRST} of {asked.sets}; {thousands} of the longest turn there; workers at a time")
     for name in CASES:
         if asked.only in name:
-            print(line(name, measure, asked.sets, asked.rounds), flush=True)
-    memory_of_a_set(asked.sets)
+            print(line(name, measure, asked.sets, asked.rounds, coming), flush=True)
+    if not (asked.calls or asked.cold):
+        memory_of_a_set(asked.sets)
     print(f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from taylorism import _forest
 from taylorism._forest import Forest
 
 #: few values, so that keys and demands often are equal, and limits are often reached
@@ -21,7 +22,7 @@ KEYS = st.tuples(st.integers(0, 5), st.integers(0, 3))
 
 def within(demand, limits, strict):
     """Compare as the documentation says."""
-    return all(each < limit if strict else each <= limit for each, limit in zip(demand, limits, strict=True))
+    return all(each < limit if strict else each <= limit for each, limit in zip(demand, limits, strict=False))
 
 
 class AsAList(RuleBasedStateMachine):
@@ -86,6 +87,10 @@ class AsAList(RuleBasedStateMachine):
     def search(self, data):
         self.look(self.demand(data))
 
+    @rule(data=st.data())
+    def search_by_the_first_number_alone(self, data):
+        self.look(self.demand(data)[:1])
+
     def look(self, limits):
         found = self.forest.first_that_fits(limits)
         fitting = (leaf for leaf in self.ordered() if within(leaf.demand, limits, self.forest.strict))
@@ -116,13 +121,18 @@ TestAsAList.settings = settings(max_examples=30, stateful_step_count=40, deadlin
 @settings(max_examples=20, deadline=None)
 def test_a_long_life_is_right(dimensions, strict, seed, spread):
     """Hundreds of leaves, searched and removed until none is left, with demands alike and with all different."""
+    live(dimensions, strict, seed, spread)
+
+
+def live(dimensions, strict, seed, spread):
+    """Let a forest become empty, and look whether it is right all the time."""
     chance = random.Random(seed)
     forest = Forest(dimensions, strict=strict)
     draw = lambda: tuple(float(chance.randrange(spread)) for _ in range(dimensions))  # noqa: E731
     leaves = forest.extend(((index % 7,), draw(), index) for index in range(400))
     left = {leaf.item: leaf for leaf in sorted(leaves, key=lambda leaf: leaf.key)}
     while left:
-        limits = draw()
+        limits = draw()[: chance.choice([1, dimensions])]
         fitting = (leaf for leaf in left.values() if within(leaf.demand, limits, strict))
         found = forest.first_that_fits(limits)
         assert found is next(fitting, None)
@@ -133,8 +143,19 @@ def test_a_long_life_is_right(dimensions, strict, seed, spread):
     assert forest.first() is forest.first_that_fits((inf,) * dimensions) is None
 
 
-def test_equal_keys_keep_the_order_in_which_they_came():
+@pytest.mark.parametrize("lowest", [1, 5, 64])
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_it_does_not_matter_into_how_many_trees_leaves_are_split(monkeypatch, dimensions, lowest):
+    """Not even where there are as many trees as may be, and keys are equal in several of them."""
+    monkeypatch.setattr(_forest, "_LOWEST", lowest)
+    for seed in range(4):
+        live(dimensions, strict=seed % 2 == 0, seed=seed, spread=[2, 6, 1000][seed % 3])
+
+
+@pytest.mark.parametrize("lowest", [1, 5, 64, 1024])
+def test_equal_keys_keep_the_order_in_which_they_came(monkeypatch, lowest):
     """However they came, one by one or many at once."""
+    monkeypatch.setattr(_forest, "_LOWEST", lowest)
     forest = Forest()
     items = iter(range(1000))
     for size in (1, 1, 5, 1, 1, 1, 40, 2, 1, 1, 90, 1):
@@ -318,6 +339,22 @@ def test_a_search_takes_few_steps(batch, size):
     assert steps.of(forest.first) <= 4 * log2(size)
     for limits in BATCHES[batch][1]:
         assert steps.of(forest.first_that_fits, limits) <= 4 * log2(size) ** 2
+
+
+@pytest.mark.parametrize("batch", ["memory", "memory and cpus"])
+def test_the_first_search_takes_no_more_steps_with_more_leaves(batch):
+    """What fits is found among the lowest keys, and nothing else is put in order for that."""
+    demand, limits = BATCHES[batch]
+
+    def steps_of(size):
+        steps, chance = Steps(), random.Random(3)
+        real = steps.kind(float)
+        forest = Forest(len(limits[0]))
+        forest.extend(((index,), tuple(map(real, demand(chance))), None) for index in range(size))
+        steps.begin()
+        return steps.of(forest.first_that_fits, limits[0])
+
+    assert steps_of(40_000) <= 1.5 * steps_of(2000)
 
 
 @pytest.mark.parametrize("size", [1000, 30_000])

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import heapq
 import math
+import operator
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taylorism._forest import Forest, Leaf
@@ -49,6 +50,9 @@ _DIFFERENT = 256
 _POPULAR = 1 / 16
 
 
+_KEY = operator.attrgetter("key")
+
+
 class Entry:
     """A set of instructions that is pending.
 
@@ -62,9 +66,11 @@ class Entry:
         The values that it wants.
     gone : bool
         Whether it was taken out.
+    seconds : float
+        How long it is expected to take; for ever where that is not declared.
     """
 
-    __slots__ = ("aside", "claim", "demand", "gone", "instructions", "key", "lane", "leaf", "timed")
+    __slots__ = ("aside", "claim", "demand", "gone", "instructions", "key", "lane", "leaf", "seconds")
 
     def __init__(self, instructions: Instructions, key: Any, demand: float, claim: Claim) -> None:
         self.instructions = instructions
@@ -75,12 +81,7 @@ class Entry:
         self.aside = False
         self.lane: Lane
         self.leaf: Leaf
-        self.timed: Leaf | None = None
-
-    @property
-    def seconds(self) -> float:
-        """How long it is expected to take; for ever where that is not declared."""
-        return seconds_of(self.instructions)
+        self.seconds = seconds_of(instructions)
 
 
 def seconds_of(instructions: Instructions) -> float:
@@ -112,8 +113,7 @@ class Lane:
         self.parts = parts
         self.first: Entry | None = None
         self._strict = strict
-        self._forest = Forest(strict=strict)
-        self._timed: Forest | None = None  # made when it is searched for the first time
+        self._forest = Forest(2, strict=strict)
         # Limits within which nothing was found, nor will be unless something is added.
         self._vain = -math.inf
         self._vain_brief = (-math.inf, -math.inf)
@@ -126,19 +126,13 @@ class Lane:
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Put entries here."""
-        leaves = self._forest.extend((entry.key, (entry.demand,), entry) for entry in entries)
-        for entry, leaf in zip(entries, leaves, strict=True):
+        # In order, so that neighbours in the forest are made one after the other, and lie in memory side by side.
+        ordered = sorted(entries, key=_KEY)
+        leaves = self._forest.extend((entry.key, (entry.demand, entry.seconds), entry) for entry in ordered)
+        for entry, leaf in zip(ordered, leaves, strict=True):
             entry.lane, entry.leaf = self, leaf
         self.first = _entry(self._forest.first())
         self._vain, self._vain_brief = -math.inf, (-math.inf, -math.inf)
-        if self._timed is not None:
-            self._time(self._timed, entries)
-
-    def _time(self, forest: Forest, entries: Iterable[Entry]) -> None:
-        seconds = ((entry, entry.seconds) for entry in entries)
-        known = ((entry, each) for entry, each in seconds if each < math.inf)
-        for leaf in forest.extend((entry.key, (entry.demand, each), entry) for entry, each in known):
-            leaf.item.timed = leaf
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out."""
@@ -146,16 +140,11 @@ class Lane:
         del entry.leaf  # each knows the other
         if entry is self.first:
             self.first = _entry(self._forest.first())
-        if entry.timed is not None and self._timed is not None:
-            self._timed.remove(entry.timed)
-            entry.timed = None
 
     def emptied(self) -> list[Entry]:
         """Take out all entries, and return them."""
         entries = [leaf.item for leaf in self._forest]
-        for entry in entries:
-            entry.timed = None
-        self._forest, self._timed, self.first = Forest(strict=self._strict), None, None
+        self._forest, self.first = Forest(2, strict=self._strict), None
         return entries
 
     def first_that_fits(self, limit: float) -> Entry | None:
@@ -171,11 +160,8 @@ class Lane:
         """Return the first entry that takes no more than that, and is expected to take no longer either."""
         if limit <= self._vain or (limit <= self._vain_brief[0] and seconds <= self._vain_brief[1]):
             return None
-        if self._timed is None:
-            self._timed = Forest(2, strict=self._strict)
-            self._time(self._timed, (leaf.item for leaf in self._forest))
         edge = math.nextafter(seconds, math.inf) if self._strict else seconds
-        entry = _entry(self._timed.first_that_fits((limit, edge)))
+        entry = _entry(self._forest.first_that_fits((limit, edge)))
         if entry is None:
             self._vain_brief = (limit, seconds)
         return entry
@@ -278,7 +264,7 @@ class Lanes:
             self._tidy(held)
 
     def _reopen(self, lane: Lane, held: Holdings) -> None:
-        if not len(lane) or (len(lane) <= _FEW and len(self._apart) > _APART):
+        if lane.first is None or (len(self._apart) > _APART and len(lane) <= _FEW):
             self._give_up(lane)
         elif obstacle := held.obstacle(lane.parts):
             self._close(lane, obstacle)
