@@ -82,6 +82,7 @@ LAYERS = {
         "_launcher",
         "_ledger",
         "_listener",
+        "_member",
         "_reserve",
         "_series",
         "_setup",

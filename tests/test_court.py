@@ -15,9 +15,9 @@ from workers import slots, until
 import taylorism
 from taylorism._channel import Frame
 from taylorism._court import Court
-from taylorism._crew import Member
 from taylorism._errors import NoAdequateWorker, WorkerDied, WorkerTimeout, pack
 from taylorism._ledger import Flow, Intake, Job, Ledger
+from taylorism._member import Member
 from taylorism._messages import End, Failure, Notice, Outcome, Signal, State, WorkerFailed
 from taylorism._policy import Policy
 from taylorism._usage import Usage

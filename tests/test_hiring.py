@@ -6,6 +6,7 @@ import signal
 
 import footprints
 import pytest
+from forked import in_fork
 from test_errors import BadRepr
 
 from taylorism import Worker, _hiring
@@ -157,3 +158,16 @@ def test_a_class_that_was_defined_again_takes_the_place_of_the_first(monkeypatch
     finally:
         for cls in classes:
             footprints.collectors.get(tag="worker").discard(cls)
+
+
+def test_what_is_remembered_is_built_without_a_look_at_it():
+    """That is known of instructions of a shape that was met before, and of no others."""
+    instructions = {"hiring_test": "plain", "number": 1}
+    asked = (instructions, {**instructions, "number": 2}, {**instructions, "thing": "[x]"})
+
+    def check():
+        for _ in range(3):
+            _hiring.hire(instructions, {})
+        return [_hiring.is_remembered(each) for each in asked]
+
+    assert in_fork(check) == [True, True, False]

@@ -181,17 +181,39 @@ class Built(taylorism.Worker):
         return gate(self.waits_in, self)
 
 
-def test_a_constructor_of_the_user_s_runs_once(tmp_path):
-    """Classes with an `__init__` of their own are built in the listener alone."""
+class Noted(str):
+    """A kind of text that tells each time that one is made."""
+
+    __slots__ = ()
+
+    def __new__(cls, path: str) -> Noted:
+        with open(path, "a") as file:
+            file.write("made\n")
+        return super().__new__(cls, path)
+
+
+class Converted(taylorism.Worker):
+    """Has an attribute whose value is made by the user's code."""
+
+    _footprint = dict(attr=dict(made_in=dict(type=Noted), waits_in=dict(type=str, optional=True, default="")))
+
+    def _task(self, **kwargs: Any) -> int:
+        return gate(self.waits_in, self)
+
+
+@pytest.mark.parametrize("attribute", ["noted_in", "made_in"])
+def test_code_of_the_user_s_runs_once(attribute, tmp_path):
+    """Who has an `__init__` of his own, or attributes of his own kind, is built in the listener alone."""
     names = [f"w{i}" for i in range(5)]
     individual = {"name": names, "waits_in": [str(tmp_path)] * 2 + [""] * 3}
-    boss = working({"noted_in": str(tmp_path / "built")}, individual)
+    boss = working({attribute: str(tmp_path / "built")}, individual)
     pid_in(tmp_path / "w0.pid"), pid_in(tmp_path / "w1.pid")
     boss.cancel()
     in_reserve(boss, tmp_path, 0)
     release(tmp_path)
     assert len(set(reports(boss))) == 5
-    assert (tmp_path / "built").read_text().split() == names
+    told = (tmp_path / "built").read_text().split()
+    assert told == (names if attribute == "noted_in" else ["made"] * 5)
 
 
 def test_instructions_that_are_a_burden_are_not_sent_again(tmp_path):

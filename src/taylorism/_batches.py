@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taylorism._channel import Frame
-from taylorism._crew import Crew, Member
+from taylorism._crew import Crew
 from taylorism._hands import Hand
 from taylorism._ledger import Job, Ledger
+from taylorism._member import Member
 from taylorism._messages import Done, End, Several, Start, State, WorkerDone
 from taylorism._policy import Policy
 from taylorism._shares import share_among

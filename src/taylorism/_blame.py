@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from taylorism import _errors
-from taylorism._crew import Member
 from taylorism._ledger import Job
+from taylorism._member import Member
 from taylorism._messages import Failure
 from taylorism._process import in_words
 

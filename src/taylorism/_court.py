@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from taylorism import _blame, _errors, _hiring, _logs
-from taylorism._crew import Crew, Member
+from taylorism._crew import Crew
 from taylorism._ledger import Job, Ledger, Sentence
+from taylorism._member import Member
 from taylorism._messages import End, Failure, Start, State, WorkerFailed
 from taylorism._policy import Policy
 from taylorism._upstream import Upstream

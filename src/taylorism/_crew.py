@@ -20,11 +20,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taylorism import _channel, _child, _lease, _logs, _oom, _streams, _tree
+from taylorism import _channel, _child, _hiring, _lease, _logs, _oom, _streams, _tree
 from taylorism._channel import Frame, Inflow
 from taylorism._descriptors import above_stdio
 from taylorism._errors import InstructionsNotPicklable, TaylorismError
@@ -32,7 +31,8 @@ from taylorism._hands import LINGER, Hand, Hands
 from taylorism._hold import Berth, Hold
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
-from taylorism._messages import Done, Notice, Outcome, Start, State
+from taylorism._member import Member
+from taylorism._messages import Done, State
 from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
 from taylorism._series import Series
@@ -41,7 +41,7 @@ from taylorism._stowage import Stowage
 from taylorism._usage import Baseline, Lookout, Usage
 from taylorism._worker import Worker
 
-__all__ = ["Crew", "Member"]
+__all__ = ["Crew"]
 
 #: seconds from the first start to the first look at the kernel's count of its kills: not in the way of short ones
 _LATER = 0.05
@@ -50,117 +50,6 @@ TOLERANCE = 1.2
 
 _NEVER = float("inf")
 _NOTHING: dict[str, Any] = {}
-
-
-@dataclass(eq=False)
-class Member:
-    """A running worker, and what is known of its end.
-
-    Attributes
-    ----------
-    token : str
-        The number of its pipe, by which what it starts can be told.
-    logged : tuple of two int
-        Bytes in its log files before it began.
-    seconds : float
-        What time it may take.
-    deadline : float
-        When it has had that, on the monotonic clock.
-    leave_by : float
-        When its process has to be gone, its notice having come.
-    family : Family or None
-        What is being stopped on its account alone, itself included; `ladder` is how.
-    sentence : str
-        Why: a word of `State`.
-    started : float
-        When it was, in seconds since the epoch.
-    spoke_first : bool
-        Whether its failure, or its death, came before everything was stopped.
-    out_of_memory : bool
-        Whether the kernel killed it for want of memory, as far as can be told.
-    overdrawn : float
-        What it was seen to use when that was far more than it had declared, in MiB.
-    verdict : str
-        The state that it ends in, once that is known.
-    concluded : bool
-        Whether main is being told of its end.
-    berth : Berth or None
-        Where its process puts what is big.
-    forks : int
-        By which it is known what it shares with us (`_lease.forks`).
-    hand : Hand or None
-        Its process, where that runs several workers.
-    seat : str
-        What stands for it in the ledger, if that is not its own name.
-    """
-
-    name: str
-    worker: Any
-    job: Job
-    process: ForkedProcess
-    inflow: Inflow
-    usage: Usage
-    token: str = ""
-    logged: tuple[int, int] = (0, 0)
-    notice: Frame | None = None
-    seconds: float = _NEVER
-    deadline: float = _NEVER
-    leave_by: float = _NEVER
-    family: _tree.Family | None = None
-    ladder: Ladder | None = None
-    sentence: str = ""
-    started: float = 0.0
-    spoke_first: bool = False
-    overdrawn: float = 0.0
-    out_of_memory: bool = False
-    verdict: str = ""
-    concluded: bool = False
-    berth: Berth | None = None
-    forks: int = 0
-    hand: Hand | None = None
-    seat: str = ""
-
-    def note_end(self, status: int, rusage: Any) -> None:
-        """Take the wait status of its process, and what that used."""
-        if self.hand is None:
-            self.usage.rusage = rusage
-        else:
-            self.usage.take(*self.hand.rest_of(rusage))
-        self.process.note_end(status)
-
-    def start(self) -> Start:
-        """Return what is told of its start."""
-        ticket = self.job.instructions.get("scheduler_ticket")  # to ask the worker costs a tenth of its hire
-        return Start(self.job.number, self.name, self.process.pid or 0, ticket, self.job.trials, self.started)
-
-    def news(self) -> Start | None:
-        """Return its start as long as its end does not tell it."""
-        return None if self.concluded else self.start()
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether it says that another trial would only fail again."""
-        return self.notice is not None and isinstance(self.notice.head, Notice) and self.notice.head.hopeless
-
-    @property
-    def unbegun(self) -> bool:
-        """Whether its process ended before it was begun there."""
-        return self.hand is not None and self.hand.unbegun > 0 and not (self.notice or self.sentence)
-
-    @property
-    def gone(self) -> bool:
-        """Whether its end has been noted, and nothing is left that has to go with it."""
-        return self.process.noted and (self.ladder is None or self.ladder.at_the_end)
-
-    @property
-    def stays(self) -> bool:
-        """Whether its process goes on after its report."""
-        return self.notice is not None and isinstance(self.notice.head, Done) and self.notice.head.stays
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether its report has come."""
-        return self.notice is not None and self.notice.head.outcome is Outcome.REPORT
 
 
 class Crew:
@@ -189,8 +78,6 @@ class Crew:
         The processes that are given workers.
     has_hands : bool
         Whether there may be any; asked first, for each question beyond it would touch, and copy, more pages.
-    builds_alike : bool
-        Whether the last worker could have been built in another process, just as it was here.
     on_death : callable
         Called with one of them that has died while it ran short ones, before it is forgotten.
     """
@@ -214,7 +101,7 @@ class Crew:
         self._shown = shown
         self._policy = policy
         self._reuses = self.has_hands = policy.reuses
-        self.builds_alike = False
+        self._last: tuple[Any, Job] | None = None  # that was started
         self._baseline = Baseline()
         self._lookout = Lookout(watchful or policy.memory_guard is not None)
         self._overdrawn: list[Member] = []
@@ -243,8 +130,8 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
-        self.builds_alike = _builds_alike(worker, job)
-        if type(worker).work is Worker.work and (self._reuses or (self.builds_alike and self.hands.idle)):
+        self._last = worker, job
+        if type(worker).work is Worker.work and (self._reuses or (self.hands.idle and self._builds_alike())):
             member = self._reuse(worker, job)
         else:
             member = self._fork(worker, job, None)
@@ -317,14 +204,24 @@ class Crew:
             os.close(writer)
         return member
 
-    def fork_ahead(self) -> None:
-        """Start a process that waits for its only worker.
+    def _builds_alike(self) -> bool:
+        """Whether the last worker may be built once more, in its own process, and nobody could tell."""
+        if self._last is None:
+            return False
+        worker, job = self._last
+        plain = job.light and type(worker).__init__ is Worker.__init__
+        return plain and _hiring.is_remembered({**job.instructions, **self._shared})
+
+    def fork_ahead(self) -> bool:
+        """Start a process that waits for its only worker; return whether one like the last may be run in it.
 
         Raises
         ------
         OSError
             The system refuses a pipe or a process.
         """
+        if not self._builds_alike():
+            return False
         self.has_hands = True
         reader, writer = map(above_stdio, os.pipe())
         hand = None
@@ -344,6 +241,7 @@ class Crew:
         finally:
             os.close(writer)
         self.hands.rest(hand)
+        return True
 
     def _engage(self, worker: Any, job: Job, reader: int, writer: int, hand: Hand | None) -> Member:
         """Prepare all that can be before the fork: after it, each page that is touched is copied."""
@@ -402,7 +300,10 @@ class Crew:
 
     def _wait_in_child(self, reader: int, writer: int, listener: int, hand: Hand) -> None:
         self._become_worker(reader, _token(reader) if self._policy.sees_to_one else "", listener, hand)
-        self._series(hand, _child.NoticePipe(writer, self._shown, hand.berth)).live_once()
+        assert self._last is not None
+        worker, job = self._last
+        messenger = _child.NoticePipe(writer, self._shown, hand.berth)
+        self._series(hand, messenger).live_once({**job.instructions, "name": worker.name})
 
     def _become_worker(self, reader: int, token: str, listener: int, hand: Hand | None) -> None:
         _tree.die_with_parent(listener)
@@ -666,11 +567,6 @@ class Crew:
             self._spared_pids.add(member.process.pid or 0)  # nobody else is charged with it
             self._remove(member)
         return left
-
-
-def _builds_alike(worker: Any, job: Job) -> bool:
-    """Whether a worker may be built once more in its own process, and nobody could tell the difference."""
-    return job.light and type(worker).__init__ is Worker.__init__
 
 
 def _nothing(hand: Hand) -> None:

@@ -16,7 +16,7 @@ from taylorism import _calls, _compat
 from taylorism._choice import Choices
 from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
 
-__all__ = ["HOPELESS", "SPECIALISTS", "hire", "is_taken", "tell_instructions"]
+__all__ = ["HOPELESS", "SPECIALISTS", "hire", "is_remembered", "is_taken", "tell_instructions"]
 
 #: what another trial would only say again
 HOPELESS = (NoAdequateWorker, DuplicateName, BadOption)
@@ -116,6 +116,11 @@ def _specialist(attributes: dict[str, Any]) -> Any:
     cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
     resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
     return cls(resolved, checked=True) if cls is not None and resolved else None
+
+
+def is_remembered(attributes: Mapping[str, Any]) -> bool:
+    """Whether a Worker of these attributes is built without a step of the user's code, but for its constructor."""
+    return _choices().find(dict(attributes)) is not None
 
 
 def is_taken(attributes: Mapping[str, Any]) -> bool:

@@ -53,9 +53,10 @@ from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._court import Court
-from taylorism._crew import Crew, Member
+from taylorism._crew import Crew
 from taylorism._launcher import Launcher
 from taylorism._ledger import Common, Intake, Job, Ledger, Todo
+from taylorism._member import Member
 from taylorism._messages import (
     Cancel,
     Cancelled,

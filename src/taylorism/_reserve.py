@@ -5,8 +5,9 @@ and where several end at once they take it one after the other. So while workers
 pending, some processes are made ready. Each runs one Worker, as any other process does. It is given its
 instructions when the scheduler has chosen, and builds the Worker itself; the object that schedulers see stays here.
 
-That is done where nobody can tell the difference: for classes with the `__init__` and the `work` of Worker, and for
-instructions that are no burden to send once more. And it is done only when nothing has happened for a while: where
+That is done where nobody can tell the difference: for classes with the `__init__` and the `work` of Worker, with
+attributes that are built without a step of the user's code (`_choice`), and instructions that are no burden to send
+once more. And it is done only when nothing has happened for a while: where
 short tasks keep the listener busy, to make a process ahead takes as long as to make it when it is wanted.
 """
 
@@ -42,21 +43,22 @@ class Reserve:
         self._crew = crew
         self._needless = policy.reuses  # processes wait for workers anyway
         self._refused = False
+        self._others = False  # those that come last are not built like that
         self._due = _NEVER
 
     def _is_wanted(self) -> bool:
         """Whether another one would be of use: for each worker that may end, one that may follow it."""
-        if self._needless or not (self._crew.builds_alike and self._ledger.may_launch) or self._is_hopeless:
+        if self._needless or not self._ledger.may_launch or self._is_hopeless:
             return False
         return self._crew.hands.idle < min(MOST, self._ledger.waiting, len(self._ledger.workers))
 
     @property
     def _is_hopeless(self) -> bool:
-        return self._refused or self._crew.hands.deserted or self._crew.stopping
+        return self._others or self._refused or self._crew.hands.deserted or self._crew.stopping
 
     def put_off(self) -> None:
         """Take note that something has happened."""
-        self._due = _NEVER
+        self._due, self._others = _NEVER, False
 
     def next_due(self) -> float:
         """Return when one is to be made ready, on the monotonic clock."""
@@ -75,6 +77,6 @@ class Reserve:
 
     def _add(self) -> None:
         try:
-            self._crew.fork_ahead()
+            self._others = not self._crew.fork_ahead()
         except OSError:
             self._refused = True  # what room there is is for those that have something to do

@@ -198,8 +198,13 @@ class Series:
         """Run `worker`, then what is ordered; leave when no more will come, or one has failed."""
         self._until_the_end(partial(self._run_all, worker))
 
-    def live_once(self) -> NoReturn:
-        """Wait for one Worker, and be its process as any other is; leave when none will come."""
+    def live_once(self, like: Mapping[str, Any]) -> NoReturn:
+        """Wait for one Worker, and be its process as any other is; leave when none will come.
+
+        One is built meanwhile and forgotten, of instructions `like` those that will come: so the pages that this
+        writes to are copied before they are wanted.
+        """
+        _hiring.hire(like, self._shared)
         self._until_the_end(self._run_one)
 
     def _until_the_end(self, run: Callable[[], object]) -> NoReturn:
