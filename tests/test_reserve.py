@@ -75,9 +75,9 @@ def two_that_wait(
 
 def in_reserve(boss: taylorism.Boss, place: Path, count: int) -> list[int]:
     """Return the processes that wait, as soon as they are so many."""
-    at_work = {pid_in(path) for path in place.rglob("w?.pid")}
 
     def waiting() -> list[int]:
+        at_work = {pid_in(path) for path in place.rglob("w?.pid")}
         there = [child.pid for child in psutil.Process(boss._process.pid).children()]
         return [pid for pid in there if pid not in at_work]
 
@@ -222,6 +222,7 @@ def test_instructions_that_are_a_burden_are_not_sent_again(tmp_path):
     individual["value"][3] = [bytes(_listener.LIGHT + 1)]
     individual["deed"][3] = "how_much"
     boss = working(common, individual)
+    pid_in(tmp_path / "w0.pid"), pid_in(tmp_path / "w1.pid")
     ready = in_reserve(boss, tmp_path, 2)
     release(tmp_path)
     found = dict(zip(names_of(boss), reports(boss), strict=True))

@@ -101,7 +101,6 @@ class Crew:
         self._shown = shown
         self._policy = policy
         self._reuses = self.has_hands = policy.reuses
-        self._last: tuple[Any, Job] | None = None  # that was started
         self._baseline = Baseline()
         self._lookout = Lookout(watchful or policy.memory_guard is not None)
         self._overdrawn: list[Member] = []
@@ -130,8 +129,9 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
-        self._last = worker, job
-        if type(worker).work is Worker.work and (self._reuses or (self.hands.idle and self._builds_alike())):
+        if type(worker).work is Worker.work and (
+            self._reuses or (self.hands.idle and self._builds_alike(worker, job))
+        ):
             member = self._reuse(worker, job)
         else:
             member = self._fork(worker, job, None)
@@ -204,24 +204,28 @@ class Crew:
             os.close(writer)
         return member
 
-    def _builds_alike(self) -> bool:
-        """Whether the last worker may be built once more, in its own process, and nobody could tell."""
-        if self._last is None:
-            return False
-        worker, job = self._last
+    def _builds_alike(self, worker: Any, job: Job) -> bool:
+        """Whether a worker may be built once more, in its own process, and nobody could tell."""
         plain = job.light and type(worker).__init__ is Worker.__init__
         return plain and _hiring.is_remembered({**job.instructions, **self._shared})
 
     def fork_ahead(self) -> bool:
-        """Start a process that waits for its only worker; return whether one like the last may be run in it.
+        """Start a process that waits for its only worker; none where one like the last could not be run in it.
+
+        Returns
+        -------
+        bool
+            Whether it could.
 
         Raises
         ------
         OSError
             The system refuses a pipe or a process.
         """
-        if not self._builds_alike():
+        last = next(reversed(self._members.values()), None)
+        if last is None or not self._builds_alike(last.worker, last.job):
             return False
+        like = {**last.job.instructions, "name": last.name}
         self.has_hands = True
         reader, writer = map(above_stdio, os.pipe())
         hand = None
@@ -229,7 +233,7 @@ class Crew:
             hand = self.hands.prepare(writer, None)
             os.set_blocking(reader, False)
             hand.berth = self._stowage.berth()
-            process = ForkedProcess(partial(self._wait_in_child, reader, writer, os.getpid(), hand))
+            process = ForkedProcess(partial(self._wait_in_child, reader, writer, os.getpid(), hand, like))
             process.start()
             hand.forks = _lease.forks()
             self.hands.engage(hand, process, Inflow(reader))
@@ -298,12 +302,10 @@ class Crew:
         else:
             self._series(hand, worker.messenger).live(worker)
 
-    def _wait_in_child(self, reader: int, writer: int, listener: int, hand: Hand) -> None:
+    def _wait_in_child(self, reader: int, writer: int, listener: int, hand: Hand, like: dict[str, Any]) -> None:
         self._become_worker(reader, _token(reader) if self._policy.sees_to_one else "", listener, hand)
-        assert self._last is not None
-        worker, job = self._last
         messenger = _child.NoticePipe(writer, self._shown, hand.berth)
-        self._series(hand, messenger).live_once({**job.instructions, "name": worker.name})
+        self._series(hand, messenger).live_once(like)
 
     def _become_worker(self, reader: int, token: str, listener: int, hand: Hand | None) -> None:
         _tree.die_with_parent(listener)
