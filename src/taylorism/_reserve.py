@@ -7,8 +7,8 @@ instructions when the scheduler has chosen, and builds the Worker itself; the ob
 
 That is done where nobody can tell the difference: for classes with the `__init__` and the `work` of Worker, with
 attributes that are built without a step of the user's code (`_choice`), and instructions that are no burden to send
-once more. And it is done only when nothing has happened for a while: where
-short tasks keep the listener busy, to make a process ahead takes as long as to make it when it is wanted.
+once more. And it is done only when nothing has happened for a while: where short tasks keep the listener busy, to
+make a process ahead takes as long as to make it when it is wanted.
 """
 
 from __future__ import annotations
