@@ -129,9 +129,7 @@ class Crew:
         OSError
             The system refuses a pipe or a process.
         """
-        if type(worker).work is Worker.work and (
-            self._reuses or (self.hands.idle and self._builds_alike(worker, job))
-        ):
+        if self.has_hands and self._may_reuse(worker, job):
             member = self._reuse(worker, job)
         else:
             member = self._fork(worker, job, None)
@@ -203,6 +201,12 @@ class Crew:
         finally:
             os.close(writer)
         return member
+
+    def _may_reuse(self, worker: Any, job: Job) -> bool:
+        """Whether a worker may be run in a process that is there, or others after it in its own."""
+        if type(worker).work is not Worker.work:
+            return False
+        return self._reuses or (self.hands.idle > 0 and self._builds_alike(worker, job))
 
     def _builds_alike(self, worker: Any, job: Job) -> bool:
         """Whether a worker may be built once more, in its own process, and nobody could tell."""

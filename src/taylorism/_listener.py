@@ -213,13 +213,10 @@ class Listener:
         self._ready = {fd for fd, _ in self._poller.poll(left)}
         if self._crew.has_hands:
             self._ready |= self._batches.ready()
-        if self._ready:
-            self._reserve.put_off()
 
     def _next_due(self) -> float:
-        due = min(
-            self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial, self._reserve.next_due()
-        )
+        due = min(self._crew.next_deadline, self._upstream.next_due(), self._ledger.next_trial)
+        due = min(due, self._reserve.next_due(bool(self._ready)))
         if self._crew.has_hands:
             due = min(due, self._batches.next_deadline, self._crew.hands.next_deadline)
         if self._news and self._may_ask:
@@ -416,8 +413,10 @@ class Listener:
         for member in self._crew.enforce():
             _blame.say(logging.ERROR, "worker %s cannot be ended by the system; it is left behind.", member.name)
             self._let_go(member)
-        self._reserve.enforce()
+        if not self._ready:
+            self._reserve.enforce()
         if self._crew.has_hands:
+            self._reserve.send_away_surplus()
             self._crew.hands.enforce(time.monotonic())
             self._batches.enforce(time.monotonic())
             if self._batches.has_news():

@@ -43,40 +43,39 @@ class Reserve:
         self._crew = crew
         self._needless = policy.reuses  # processes wait for workers anyway
         self._refused = False
-        self._others = False  # those that come last are not built like that
         self._due = _NEVER
 
-    def _is_wanted(self) -> bool:
-        """Whether another one would be of use: for each worker that may end, one that may follow it."""
-        if self._needless or not self._ledger.may_launch or self._is_hopeless:
-            return False
-        return self._crew.hands.idle < min(MOST, self._ledger.waiting, len(self._ledger.workers))
+    def next_due(self, stirred: bool) -> float:
+        """Return when one is to be made ready, on the monotonic clock; `stirred` if something has just happened.
 
-    @property
-    def _is_hopeless(self) -> bool:
-        return self._others or self._refused or self._crew.hands.deserted or self._crew.stopping
-
-    def put_off(self) -> None:
-        """Take note that something has happened."""
-        self._due, self._others = _NEVER, False
-
-    def next_due(self) -> float:
-        """Return when one is to be made ready, on the monotonic clock."""
-        if not self._is_wanted():
-            return _NEVER
-        if self._due == _NEVER:
-            self._due = time.monotonic() + QUIET
+        Whether one is wanted is asked when it is due: to ask at each turn would touch, and copy, more pages.
+        """
+        if stirred and not self._needless:
+            self._due = time.monotonic() + QUIET if self._ledger.may_launch else _NEVER
         return self._due
 
     def enforce(self) -> None:
-        """Make one ready if it is time; send away those that nobody is left for."""
-        if self._due <= time.monotonic() and self._is_wanted():
-            self._add()
-        elif self._crew.has_hands and not self._needless and self._crew.hands.idle > self._ledger.waiting:
-            self._crew.retire()
+        """Make one ready if it is time; the next one may follow at once."""
+        if self._due > time.monotonic():
+            return
+        if not (self._is_wanted() and self._add()):
+            self._due = _NEVER
 
-    def _add(self) -> None:
+    def _is_wanted(self) -> bool:
+        """Whether another one would be of use: for each worker that may end, one that may follow it."""
+        hands, stopping = self._crew.hands, self._crew.stopping
+        if self._refused or hands.deserted or stopping or not self._ledger.may_launch:
+            return False
+        return hands.idle < min(MOST, self._ledger.waiting, len(self._ledger.workers))
+
+    def _add(self) -> bool:
         try:
-            self._others = not self._crew.fork_ahead()
+            return self._crew.fork_ahead()
         except OSError:
             self._refused = True  # what room there is is for those that have something to do
+            return False
+
+    def send_away_surplus(self) -> None:
+        """Send away those that nobody is left for."""
+        if not self._needless and self._crew.hands.idle > self._ledger.waiting:
+            self._crew.retire()
