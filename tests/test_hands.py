@@ -60,6 +60,20 @@ def test_no_process_runs_more_than_it_may(most, watched, monkeypatch):
     assert counts == {1: [1] * 11, 2: [2] * 5 + [1], 5: [5, 5, 1], None: [11]}[most]
 
 
+@deed
+def parents(value: Any, worker: Any) -> tuple[int, int]:
+    """Tell of our parent, and of the one that the Worker knows of."""
+    return os.getppid(), worker._parent_pid
+
+
+@pytest.mark.parametrize("most", [1, None])
+def test_a_worker_knows_its_parent_wherever_it_is_built(most):
+    """By that it is told whether it runs in a process of its own, whose libraries may be capped."""
+    boss = working(*do("parents", 1, 2, 3), max_tasks_per_child=most, scheduler=slots(1))
+    listener = boss._process.pid
+    assert reports(boss) == [(listener, listener)] * 3
+
+
 def test_no_more_processes_than_slots(monkeypatch):
     """Where nobody fails, there are as many processes as may run at a time."""
     pids = reports(working(*do("own_pid", *range(200)), max_tasks_per_child=None, scheduler=slots(3)))
