@@ -162,6 +162,29 @@ def tell_binding(value: Any, worker: Any) -> list[int | None]:
     return worker.binding()
 
 
+def test_what_a_scheduler_prints_is_said_once(tmp_path, monkeypatch):
+    """What waits in the buffer of the listener is not inherited by those that are forked ahead."""
+    path = tmp_path / "said"
+
+    def decide(pending: Any, running: Any, report: Any) -> Any:
+        room = 2 - len(running)
+        for each in pending[: max(room, 0)]:
+            sys.stdout.write(f"{each['name']}\n")
+        return pending[:room], pending[room:]
+
+    with open(path, "a") as file:
+        kept = os.dup(1)
+        os.dup2(file.fileno(), 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", open(1, "w", closefd=False))
+            boss = two_that_wait(tmp_path, 4, scheduler=Scheduler(decide))
+            release(tmp_path)
+            boss.wait_till_finished()
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert sorted(path.read_text().split()) == [f"w{i}" for i in range(6)]
+
+
 # ---------------------------------------------------------------------------------------------------------
 # who has not
 # ---------------------------------------------------------------------------------------------------------

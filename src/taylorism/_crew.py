@@ -231,6 +231,7 @@ class Crew:
             return False
         like = {**last.job.instructions, "name": last.name}
         self.has_hands = True
+        _streams.flush_quietly()  # or the child would say again what a scheduler has printed
         reader, writer = map(above_stdio, os.pipe())
         hand = None
         try:

@@ -540,7 +540,7 @@ def _unpacked(
     except Exception as trouble:
         broken = trouble
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
-    light = _is_light(frame.segments[0])
+    light = not keep and _is_light(frame.segments[0])  # asked for where each has a process of its own
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
             views.clear()
