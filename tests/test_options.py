@@ -496,4 +496,5 @@ def test_a_worker_that_uses_more_than_it_declared_holds_others_back(tmp_path, wa
     assert not boss.wait(0.3) and boss.status().pending == ("late",)
     (tmp_path / "release").touch()
     boss.wait_till_finished()
-    assert [record["name"] for record in boss.get_report()["workers_report"]] == ["w", "late"]
+    # In either order: once the block is freed, `late` may run before `w` has ended.
+    assert {record["name"] for record in boss.get_report()["workers_report"]} == {"w", "late"}
