@@ -6,7 +6,9 @@ import ctypes
 import dis
 import functools
 import gc
+import itertools
 import logging
+import operator
 import os
 import pickle
 import signal
@@ -20,6 +22,8 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import psutil
+
+import taylorism
 
 #: seconds that a whole test may take where the timer of pytest-timeout is borrowed
 PATIENCE = 30.0
@@ -122,6 +126,28 @@ class Injector:
             if self.count == self._at:
                 self._action()
         return self._step
+
+
+@contextmanager
+def two_blows() -> Iterator[Callable[[], object]]:
+    """Yield what fails with a TypeError, in one call into C, while a signal has come whose handler has not run.
+
+    The handler raises `Injected` if it runs in code of ours.
+    """
+    ours = os.path.dirname(taylorism.__file__)
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_filename.startswith(ours):
+            raise Injected
+
+    trip = ctypes.PyDLL(None).PyErr_SetInterruptEx
+    trip.argtypes, trip.restype = [ctypes.c_int], None
+    steps = itertools.chain(map(trip, (signal.SIGVTALRM,)), map(operator.neg, ("no number",)))
+    old_handler = signal.signal(signal.SIGVTALRM, handler)
+    try:
+        yield functools.partial(any, steps)
+    finally:
+        signal.signal(signal.SIGVTALRM, old_handler)
 
 
 class _Wire:

@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from forked import Injected, Injector, exit_code, fork, in_fork, interrupted
+from forked import Injected, Injector, exit_code, fork, in_fork, interrupted, two_blows
 
 from taylorism import _descriptors, _process, _signals, _tree
 from taylorism._process import ContextProcess, ForkedProcess, in_words, watch
@@ -287,6 +287,20 @@ def test_a_bounded_join_that_is_interrupted_at_any_step_leaves_no_descriptor():
     process.kill()
     process.join()
     assert at > 10
+
+
+def test_a_second_signal_as_the_first_one_leaves_a_join_leaves_no_descriptor(monkeypatch):
+    """Python 3.10 runs handlers where an exception arrives, too: at the beginning of a `finally`."""
+    process, before = ForkedProcess(signal.pause), os.listdir("/proc/self/fd")
+    process.start()
+    with two_blows() as act, pytest.raises((TypeError, Injected)):
+        monkeypatch.setattr(_process, "_pause", lambda fd, left: act())
+        process.join(20.0)
+    after = os.listdir("/proc/self/fd")
+    process.kill()
+    monkeypatch.undo()
+    process.join()
+    assert len(after) == len(before)
 
 
 def test_many_threads_may_join_one_process():

@@ -8,9 +8,11 @@ import pickle
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forked import Injected, two_blows
 from sharing import FORK, Holder, forked, look_and_take, needs_robust, run_script
 
 from taylorism import _robust
@@ -67,6 +69,17 @@ def test_the_lock_is_recursive():
     assert forked(lambda: array.acquire(False))
     with pytest.raises(AssertionError, match="does not hold"):
         array.release()
+
+
+def test_a_second_signal_as_the_first_one_comes_to_a_release_leaves_nothing_locked(monkeypatch):
+    """Python 3.10 runs handlers where an exception arrives, too: at the beginning of a `finally`."""
+    array = SharedNumpyArray(np.zeros(1))
+    assert array.acquire()
+    with two_blows() as act, pytest.raises((TypeError, Injected)):
+        monkeypatch.setattr(_robust, "_held", SimpleNamespace(discard=lambda lock: act(), add=_robust._held.add))
+        array.release()
+    monkeypatch.undo()
+    assert forked(look_and_take(array)) is True
 
 
 def test_a_child_does_not_own_what_its_parent_holds():

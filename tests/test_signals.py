@@ -7,7 +7,7 @@ import select
 import signal
 
 import pytest
-from forked import exit_code, fork, in_fork
+from forked import Injected, exit_code, fork, in_fork, two_blows
 
 from taylorism import _compat, _signals
 from taylorism._compat import SignalInterruptError
@@ -81,6 +81,16 @@ def test_a_ctrl_c_while_the_signals_are_being_blocked_leaves_them_open(monkeypat
         while_blocked(int)
     after = mask()
     real(signal.SIG_SETMASK, before)
+    assert after == before
+
+
+def test_a_second_signal_as_the_first_one_leaves_finds_them_open():
+    """Python 3.10 runs handlers where an exception arrives, too: at the beginning of a `finally`."""
+    before = mask()
+    with two_blows() as act, pytest.raises((TypeError, Injected)):
+        while_blocked(act)
+    after = mask()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert after == before
 
 

@@ -283,9 +283,13 @@ class Link:
                 act()
                 done = True
         finally:
-            # No call in these two lines, so that no handler can run between them.
-            if what in self._claims and self._claims[what] is mine:
-                del self._claims[what]
+            # Python 3.10 runs handlers also where an exception arrives, but not before a `try` begins.
+            try:
+                # No call in these two lines, so that no handler can run between them.
+                if what in self._claims and self._claims[what] is mine:
+                    del self._claims[what]
+            finally:
+                pass
         return done
 
     def _watched(self) -> tuple[int, ...]:
@@ -335,7 +339,10 @@ class Link:
             self.give_up()
             raise
         finally:
-            self._waiting -= 1
+            try:  # as in `_exclusively`
+                self._waiting -= 1
+            finally:
+                pass
 
     def _wait_until(self, reached: Callable[[], bool], deadline: float) -> bool:
         while True:

@@ -205,7 +205,10 @@ class ForkedProcess:
             while self.exitcode is None and (left := deadline - time.monotonic()) > 0:
                 _pause(fd, left)
         finally:
-            close()
+            try:  # Python 3.10 runs handlers also where an exception arrives, but not before a `try` begins
+                close()
+            finally:
+                pass
 
     def _reap(self, options: int) -> None:
         if self._exitcode is not None or self.pid is None or os.getpid() != self._parent:

@@ -219,10 +219,14 @@ class RobustLock:
             return
         try:
             _held.discard(self)
-        finally:  # which nothing can interrupt before it has unlocked
-            self._took_over = False
-            self._owner = None  # now: after the unlock it is the next holder's
-            self._pthread.unlock(self._mutex)
+        finally:
+            # Which nothing can interrupt before it has unlocked; on Python 3.10 only since it begins with a `try`.
+            try:
+                self._took_over = False
+                self._owner = None  # now: after the unlock it is the next holder's
+                self._pthread.unlock(self._mutex)
+            finally:
+                pass
 
     @property
     def took_over(self) -> bool:

@@ -45,7 +45,10 @@ def while_blocked(act: Callable[[], object]) -> None:
         _compat.set_mask(signal.SIG_BLOCK, INTERRUPTING)  # runs the handlers of what had come: they may raise
         act()
     finally:
-        _compat.set_mask(signal.SIG_SETMASK, before)
+        try:  # Python 3.10 runs handlers also where an exception arrives, but not before a `try` begins
+            _compat.set_mask(signal.SIG_SETMASK, before)
+        finally:
+            pass
 
 
 def children_inherit() -> bool:
