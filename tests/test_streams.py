@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import select
 import sys
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -68,11 +70,25 @@ def output_of(write):
     return data.decode()
 
 
-def test_renewed_streams_are_new_objects_on_the_same_descriptors():
+@pytest.fixture(params=["made ahead", "made in the fork"])
+def prepare(request):
+    """Give what is called before a fork of main, and what is called where there was none (`spawn`)."""
+
+    def clear():
+        _streams._laid_out.clear()
+        _streams._empty.clear()
+
+    clear()
+    yield _streams.lay_out if request.param == "made ahead" else clear
+    clear()
+
+
+def test_renewed_streams_are_new_objects_on_the_same_descriptors(prepare):
     """What is printed arrives; what the old object held does not come twice."""
 
     def write():
         sys.stdout.write("held by main|")
+        prepare()
         old = sys.stdout
         _streams.renew()
         assert sys.stdout is not old and sys.stdout is sys.__stdout__ and sys.stdout.fileno() == 1
@@ -107,7 +123,7 @@ def test_a_stream_whose_lock_is_held_blocks_nobody():
     assert output_of(write) == "alive\n"
 
 
-def test_encoding_errors_and_buffering_are_kept():
+def test_encoding_errors_and_buffering_are_kept(prepare):
     """A program that chose latin-1, or unbuffered lines, finds them in its workers."""
 
     def check():
@@ -115,6 +131,7 @@ def test_encoding_errors_and_buffering_are_kept():
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(io.FileIO(writer, "w")), encoding="latin-1", errors="replace", line_buffering=True
         )
+        prepare()
         _streams.renew()
         sys.stdout.write("é€\n")
         return drain(reader)
@@ -122,12 +139,13 @@ def test_encoding_errors_and_buffering_are_kept():
     assert in_fork(check) == b"\xe9?\n"
 
 
-def test_an_unbuffered_stream_stays_unbuffered():
+def test_an_unbuffered_stream_stays_unbuffered(prepare):
     """Under ``python -u`` or PYTHONUNBUFFERED, what was printed is out before a worker is killed."""
 
     def check():
         reader, writer = nonblocking_pipe()
         sys.stdout = io.TextIOWrapper(io.FileIO(writer, "w"), encoding="utf-8", write_through=True)
+        prepare()
         _streams.renew()
         sys.stdout.write("no newline, no flush")
         return drain(reader)
@@ -136,7 +154,7 @@ def test_an_unbuffered_stream_stays_unbuffered():
 
 
 @pytest.mark.parametrize("stream", [None, io.StringIO(), "closed", "detached"])
-def test_unusual_streams_are_left_alone(stream):
+def test_unusual_streams_are_left_alone(stream, prepare):
     """None (pythonw, daemons), a StringIO, a closed file: renewing them is no error."""
 
     def check():
@@ -145,6 +163,7 @@ def test_unusual_streams_are_left_alone(stream):
             value = text_stream(os.open(os.devnull, os.O_WRONLY))
             getattr(value, "close" if stream == "closed" else "detach")()
         sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = value
+        prepare()
         _streams.renew()
         assert sys.stdout is value and sys.stderr is value
         _streams.flush_quietly()
@@ -152,12 +171,13 @@ def test_unusual_streams_are_left_alone(stream):
     in_fork(check)
 
 
-def test_one_object_for_both_streams_stays_one():
+def test_one_object_for_both_streams_stays_one(prepare):
     """``sys.stderr = sys.stdout`` keeps the order of what is written."""
 
     def check():
         reader, writer = nonblocking_pipe()
         sys.stdout = sys.stderr = text_stream(writer)
+        prepare()
         _streams.renew()
         print("one", file=sys.stdout)
         print("two", file=sys.stderr)
@@ -167,7 +187,7 @@ def test_one_object_for_both_streams_stays_one():
     assert in_fork(check) == (True, b"one\ntwo\n")
 
 
-def test_handlers_of_logging_get_the_new_streams():
+def test_handlers_of_logging_get_the_new_streams(prepare):
     """Those on the standard error, and those on files; in every logger."""
 
     def check():
@@ -178,6 +198,7 @@ def test_handlers_of_logging_get_the_new_streams():
         old = [handler.stream for handler in handlers]
         for handler, name in zip(handlers, (None, "some.logger"), strict=True):
             logging.getLogger(name).addHandler(handler)
+        prepare()
         _streams.renew()
         assert handlers[0].stream is sys.stderr
         assert all(handler.stream is not before for handler, before in zip(handlers, old, strict=True))
@@ -270,13 +291,14 @@ def test_a_worker_writes_as_any_program_does(monkeypatch):
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_the_standard_input_is_empty(closed):
+def test_the_standard_input_is_empty(closed, prepare):
     """What main reads is not for its workers; also where main has none."""
 
     def check():
         if closed:
             os.close(0)
             sys.stdin = None
+        prepare()
         before = len(os.listdir("/proc/self/fd"))
         _streams.empty_stdin()
         assert sys.stdin.read() == "" and os.read(0, 10) == b""
@@ -284,6 +306,39 @@ def test_the_standard_input_is_empty(closed):
         assert len(os.listdir("/proc/self/fd")) == before + closed
 
     in_fork(check)
+
+
+def test_what_was_made_ahead_is_used_as_long_as_it_fits():
+    """It is not made again for the next Boss; a stream that was replaced, or changed its manner, gets another."""
+
+    def check():
+        first = sys.stdout = text_stream(os.open(os.devnull, os.O_WRONLY))
+        twins = []
+        changes = [lambda: first.reconfigure(errors="replace"), lambda: setattr(sys, "stdout", other)]
+        for change in (int, int, *changes):
+            other = text_stream(os.open(os.devnull, os.O_WRONLY))
+            change()
+            _streams.lay_out()
+            twins.append({id(stream()): twin for stream, twin in _streams._laid_out}[id(sys.stdout)])
+        kept = [stream() for stream, _ in _streams._laid_out]
+        _streams.renew()
+        assert sys.stdout is twins[-1] and first not in kept
+        return [twin is before for before, twin in itertools.pairwise(twins)]
+
+    assert in_fork(check) == [True, False, False]
+
+
+def test_what_was_made_ahead_keeps_no_stream_of_the_user_s():
+    """One that is replaced is closed as it would be without us."""
+
+    def check():
+        sys.stdout = text_stream(os.open(os.devnull, os.O_WRONLY))
+        gone = weakref.ref(sys.stdout)
+        _streams.lay_out()
+        sys.stdout = None
+        return gone() is None
+
+    assert in_fork(check)
 
 
 def test_flush_is_quiet_whatever_has_become_of_the_streams():

@@ -71,10 +71,10 @@ def stage():
 def test_orders_come_in_order_and_once(stage):
     """With their segments; nothing comes of nothing."""
     assert stage.orders() == []
-    stage.order(NewSets((0,)), [b"common", b"set"])
+    stage.order(NewSets(range(1)), [b"common", b"set"])
     stage.order(Order(Signal.RESUME))
     frames = list(stage.upstream.orders(stage.ready()))
-    assert [frame.head for frame in frames] == [NewSets((0,)), Order(Signal.RESUME)]
+    assert [frame.head for frame in frames] == [NewSets(range(1)), Order(Signal.RESUME)]
     assert [bytes(segment) for segment in frames[0].segments] == [b"common", b"set"]
     assert stage.orders() == [] and not stage.upstream.hung_up
 

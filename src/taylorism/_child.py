@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["NoticePipe", "Result", "attempt", "finish", "leave", "leave_by", "run"]
 
 
-#: the head of nearly every notice
-_PLAIN = _channel.pack_head(Notice(Outcome.REPORT))
+#: the head of nearly every notice: see `REPORTED`
+_PLAIN = _channel.pack_head(None)
 
 
 class NoticePipe:

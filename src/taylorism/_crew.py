@@ -32,7 +32,7 @@ from taylorism._hold import Berth, Hold
 from taylorism._ladder import Ladder
 from taylorism._ledger import Job
 from taylorism._member import Member
-from taylorism._messages import Done, State
+from taylorism._messages import REPORTED, Done, State
 from taylorism._policy import Policy
 from taylorism._process import ForkedProcess
 from taylorism._series import Series
@@ -595,6 +595,8 @@ def _first(ready: dict[int, Frame]) -> Frame | None:
 
 
 def _as_notice(frame: Frame) -> Frame:
+    if frame.head is None:
+        return Frame(REPORTED, frame.segments)
     if isinstance(frame.head, list):  # it has done just when it was taken out of a batch
         _, name, began, ended, report = next(_channel.records(frame.segments[0]))
         return Frame(Done(True, name, began, ended, None, None, 0), (report,))

@@ -180,8 +180,9 @@ class Hold:
         Instructions are left alone: workers that nobody hears any more may go on with them.
         """
         if self._pid == os.getpid():
-            for lane in range(1, len(self.descriptors)):
-                self._drop_lane(lane)
+            for lane, descriptor in enumerate(self.descriptors[1:], 1):
+                if _has_bytes(descriptor):  # in most, nobody has ever put anything
+                    self._drop_lane(lane)
         self.close()
 
     def _drop_lane(self, lane: int) -> None:
@@ -334,6 +335,13 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _has_bytes(descriptor: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_blocks > 0
+    except OSError:
+        return False
 
 
 def _gaps(leases: Iterable[Lease]) -> Iterator[Extent]:

@@ -27,7 +27,7 @@ from taylorism._channel import Channel, ChannelClosed
 from taylorism._descriptors import close_all
 from taylorism._errors import TaylorismError
 from taylorism._hold import Berth, Hold
-from taylorism._messages import Cancel, NewSets, Order, Signal
+from taylorism._messages import Cancel, NewSets, Order, Signal, to_wire
 from taylorism._policy import Policy
 from taylorism._results import Results
 from taylorism._setup import Setup
@@ -114,6 +114,7 @@ class Link:
         self._setup = Setup(
             Channel(), self._pid, scheduler, shared, verbose, maxlenreport, policy, hold=self._hold
         )
+        self._forks = start_method == "fork"
         self.process: Any = self._listener(start_method)
 
     def _listener(self, start_method: str) -> Any:
@@ -155,6 +156,8 @@ class Link:
 
     def _tie(self) -> None:
         _streams.flush_quietly()
+        if self._forks:
+            _streams.lay_out()
         if not self._hold.open():
             _say_once(logging.DEBUG, _NO_HOLD)
         self._channel, self._setup.channel = Channel.pair(self._sockets)
@@ -190,7 +193,7 @@ class Link:
                 berth.empty()
             raise
 
-    def send(self, head: object, segments: Iterable[Any] = ()) -> None:
+    def send(self, head: Order | Cancel, segments: Iterable[Any] = ()) -> None:
         """Send an order; a listener that is gone takes none, and that is no error here.
 
         Returns when the system has taken it, or another thread of ours is at it.
@@ -199,9 +202,9 @@ class Link:
         self._push(head, segments)
         self._write_out()
 
-    def _push(self, head: object, segments: Iterable[Any]) -> None:
+    def _push(self, head: Order | Cancel | NewSets, segments: Iterable[Any]) -> None:
         if self._channel.fd >= 0:
-            self._channel.outflow.push(_channel.encode(head, segments))
+            self._channel.outflow.push(_channel.encode(to_wire(head), segments))
 
     def _write_out(self) -> None:
         try:

@@ -7,7 +7,7 @@ travels in the segments of that frame, unopened by the listener.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ __all__ = [
     "Order",
     "Over",
     "Outcome",
+    "REPORTED",
     "Several",
     "Signal",
     "Snapshot",
@@ -61,31 +62,28 @@ class State:
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True)
-class NewSets:
+class NewSets(NamedTuple):
     """Order: sets of instructions. Segments: the pickled common part, then one pickle, or bill, for each set.
 
     Attributes
     ----------
-    numbers : sequence of int
+    numbers : range
         The number of each set, by which it is known from then on.
     calls : bool
         Whether the caller has a future for each: a failure is told there, and stops nothing.
     """
 
-    numbers: Sequence[int]
+    numbers: range
     calls: bool = False
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """Order: one of the signals."""
 
     signal: Signal
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Order: cancel some sets of instructions, by number or by name.
 
     Attributes
@@ -142,6 +140,10 @@ class Notice:
     remark: str = ""
 
 
+#: the notice of nearly every worker: a report, and nothing to be said beside it; on the wire it is a None
+REPORTED = Notice(Outcome.REPORT)
+
+
 class Done(NamedTuple):
     """Notice of a worker whose process may have others to run: its task ended well. Segments: as in `Notice`.
 
@@ -165,8 +167,7 @@ class Done(NamedTuple):
         return Outcome.REPORT
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(NamedTuple):
     """Event, the first one: the listener is there.
 
     Attributes
@@ -253,8 +254,7 @@ class Several(NamedTuple):
     trials: int = 1
 
 
-@dataclass(frozen=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """Event: the answer to `Cancel`, when what was wanted is cancelled.
 
     Attributes
@@ -274,8 +274,7 @@ class Snapshot:
     """Event: the answer to SEND_REPORT; all that was done before has been sent."""
 
 
-@dataclass(frozen=True)
-class Over:
+class Over(NamedTuple):
     """Event, the last one: the work is over. Segments: the sets that never ran, pickled, one each.
 
     Attributes
@@ -287,26 +286,41 @@ class Over:
     stopped: tuple[str, ...] = ()
 
 
-def to_wire(event: Event) -> object:
-    """Return what is pickled for an event: plain tuples for those of which each worker has some.
+def to_wire(message: Event | NewSets | Order | Cancel) -> object:
+    """Return what is pickled for a message between main and the listener: plain values, where it holds no others.
 
-    To pickle an instance, or load it, looks up its class by name; in the listener, between two forks, that copies
-    pages.
+    To pickle an instance, or load it, looks up its class by name; after a fork, that copies pages. The most
+    frequent of them go without a name, too.
     """
-    if isinstance(event, (WorkerDone, Several)):
-        return tuple(event)
-    if isinstance(event, Movements):
-        return [_flat(move) for move in event.moves]
-    return event
+    if isinstance(message, Movements):
+        return [_flat(move) for move in message.moves]
+    if isinstance(message, (WorkerDone, Several)):
+        return tuple(message)
+    if isinstance(message, NewSets):
+        return "NewSets", (message.numbers.start, len(message.numbers), message.calls)
+    if isinstance(message, Order):
+        return "Order", (message.signal.name,)
+    return (type(message).__name__, tuple(message)) if isinstance(message, tuple) else message
 
 
-def from_wire(head: object) -> object:
-    """Return the event that was sent as `head`."""
-    if isinstance(head, tuple):
-        return WorkerDone(*head) if len(head) == len(WorkerDone._fields) else Several(*head)
-    if isinstance(head, list):
+def from_wire(head: object) -> Any:
+    """Return the message that was sent as `head`."""
+    if type(head) is list:
         return Movements(tuple(map(_move, head)))
-    return head
+    if type(head) is not tuple:
+        return head
+    first, *others = head
+    if not isinstance(others[0], tuple):
+        return WorkerDone(*head) if len(head) == len(WorkerDone._fields) else Several(*head)
+    return _NAMED[first](*others[0])
+
+
+def _new_sets(first: int, count: int, calls: bool) -> NewSets:
+    return NewSets(range(first, first + count), calls)
+
+
+def _order(name: str) -> Order:
+    return Order(Signal[name])
 
 
 def _flat(move: Start | End) -> tuple[Any, ...]:
@@ -323,3 +337,13 @@ def _move(flat: tuple[Any, ...]) -> Start | End:
 
 
 Event = Hello | Movements | WorkerDone | Several | WorkerFailed | Cancelled | Snapshot | Over
+
+#: by the name that they have on the wire
+_NAMED: dict[str, Callable[..., Any]] = {
+    "NewSets": _new_sets,
+    "Order": _order,
+    "Cancel": Cancel,
+    "Hello": Hello,
+    "Cancelled": Cancelled,
+    "Over": Over,
+}

@@ -22,11 +22,13 @@ from taylorism._descriptors import above_stdio
 
 __all__ = ["Inbox", "Interruption", "children_inherit", "die_of", "postponed", "while_blocked"]
 
-#: what ends the listener, in an orderly way
-ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: what ends the listener, in an orderly way; plain numbers, as an enum takes a function of Python for its hash
+ENDING = tuple(map(int, (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)))
 #: what interrupts a task. 1.1 also caught SIGFPE, SIGABRT and SIGTRAP: a Python handler cannot serve
 #: these (the faulting instruction is run again, for ever), so they kill, and the death is reported.
-INTERRUPTING = (*ENDING, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+INTERRUPTING = (*ENDING, *map(int, (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)))
+
+_SIGCHLD = int(signal.SIGCHLD)
 
 #: what this process does about signals; None in a process that is not ours
 _role: Any = None
@@ -68,14 +70,15 @@ def _install(role: Any, caught: tuple[int, ...]) -> None:
     """Take the role in a fork of main: its handlers are reset, what it ignores stays ignored (``nohup``)."""
     global _role
     _role = role
-    ignored = {number for number in caught if signal.getsignal(number) is signal.SIG_IGN}
+    handled = zip(caught, _compat.handlers(caught), strict=True)
+    ignored = {number for number, handler in handled if handler == signal.SIG_IGN}
     for number in _compat.handled_signals():
         _compat.set_handler(number)
-    for number in {*caught} - (ignored - {signal.SIGTERM, signal.SIGCHLD}):
+    for number in {*caught} - (ignored - {int(signal.SIGTERM), _SIGCHLD}):
         _compat.set_handler(number, _dispatch)
     os.register_at_fork(after_in_child=_leave_to_default)
     # Also where the thread that made the Boss had them blocked.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*caught, signal.SIGCHLD})
+    _compat.set_mask(signal.SIG_UNBLOCK, {*caught, _SIGCHLD})
 
 
 def _leave_to_default() -> None:
@@ -113,7 +116,7 @@ class Inbox:
         for fd in (self.fd, self._writer):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        _install(self, (*INTERRUPTING, signal.SIGCHLD))
+        _install(self, (*INTERRUPTING, _SIGCHLD))
 
     def take(self, signum: int) -> None:
         """Note a signal; called by the handler."""
@@ -130,8 +133,8 @@ class Inbox:
         if readable:
             os.read(self.fd, 4096)  # what may be left wakes the loop once more
         came, self._came = self._came, set()
-        self._child_ended = self._child_ended or signal.SIGCHLD in came
-        return came - {signal.SIGCHLD}
+        self._child_ended = self._child_ended or _SIGCHLD in came
+        return came - {_SIGCHLD}
 
     @property
     def any(self) -> bool:
@@ -188,7 +191,7 @@ class Interruption:
             _install(self, INTERRUPTING)  # a Worker that was set to work without a Boss
         else:
             # Not inherited by the libraries of the task: each child that ends would cut their sleeps short.
-            _compat.set_handler(signal.SIGCHLD)
+            _compat.set_handler(_SIGCHLD)
             _role = self
         if _early:
             self.take(_early[0])

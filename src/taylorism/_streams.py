@@ -1,10 +1,11 @@
-"""Leaf, listener and workers: standard streams that the past cannot block.
+"""Leaf, any process: standard streams for the listener and the workers, that the past cannot block.
 
 The fork of a process with threads copies the locks of `sys.stdout` and `sys.stderr` as they are; one that
 another thread held then stays held for ever. So the children get new stream objects on the same
 descriptors, and the handlers of `logging` that wrote to the old ones get the new ones. The old objects
 are neither flushed (what they hold is main's) nor closed: they are kept, and the children leave by
-`os._exit`.
+`os._exit`. Main makes the new ones before it forks, and keeps them for its next Boss: to make them
+in the fork has that copy a hundred pages.
 
 The listener must not wait for whoever reads its standard error either: its streams have patience for a
 second, then drop what nobody takes. A worker's streams wait like any other.
@@ -17,11 +18,22 @@ import logging
 import os
 import select
 import sys
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from taylorism import _compat
 
-__all__ = ["close_stderr", "empty_stdin", "flush_quietly", "renew", "stand_on_descriptors", "wait_like_any_other"]
+__all__ = [
+    "close_stderr",
+    "empty_stdin",
+    "flush_quietly",
+    "lay_out",
+    "renew",
+    "stand_on_descriptors",
+    "wait_like_any_other",
+]
 
 #: seconds for which the listener waits for room in its standard output or error
 PATIENCE = 1.0
@@ -31,7 +43,13 @@ _ATOMIC = select.PIPE_BUF
 _kept: list[Any] = []
 #: what stands on the descriptors of a worker with log files, and on those of the next one in its process
 _standing: dict[int, Any] = {}
-_patient: list[_PatientFile] = []
+_patient: list[Any] = []
+#: what main has made for its forks: streams (weakly, they may be the user's), and what takes the place of each
+_laid_out: list[tuple[Callable[[], Any], Any]] = []
+#: the same for the standard input
+_empty: list[Any] = []
+#: where the standard streams are in `sys`
+_PLACES = ("stdout", "__stdout__", "stderr", "__stderr__")
 
 
 class _PatientFile(io.FileIO):
@@ -40,7 +58,6 @@ class _PatientFile(io.FileIO):
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "w", closefd=False)
         self.patience: float | None = PATIENCE
-        _patient.append(self)
 
     def write(self, data: Any) -> int | None:  # type: ignore[override]
         """Write `data`; what finds no room within the patience is dropped."""
@@ -62,19 +79,39 @@ class _PatientFile(io.FileIO):
         return ready
 
 
+def lay_out() -> None:
+    """In main, before a fork: make ready what the fork will need."""
+    streams = {id(stream): stream for name in _PLACES if (stream := getattr(sys, name, None)) is not None}
+    _laid_out[:] = [(old, twin) for old, twin in _laid_out if _is_like(twin, streams.get(id(old())))]
+    for old, _ in _laid_out:
+        streams.pop(id(old()), None)  # None where another thread was at it, too
+    twins = [(stream, _twin(stream)) for stream in streams.values()]
+    _laid_out.extend((weakref.ref(stream), twin) for stream, twin in twins if twin is not stream)
+    if not _empty:
+        with suppress(OSError):  # main has none
+            _empty.append(_reading(0))
+
+
 def renew() -> None:
     """Put new objects in the place of the standard streams, for `sys` and for `logging`."""
     renewed = {}
-    for name in ("stdout", "stderr"):
-        for holder in (name, f"__{name}__"):
-            old = getattr(sys, holder, None)
-            if id(old) not in renewed:
-                renewed[id(old)] = (old, _twin(old))
-            setattr(sys, holder, renewed[id(old)][1])
+    for name in _PLACES:
+        old = getattr(sys, name, None)
+        if id(old) not in renewed:
+            renewed[id(old)] = (old, _new_for(old))
+        setattr(sys, name, renewed[id(old)][1])
     _kept.append(renewed)
     for handler in _compat.log_handlers():
         if isinstance(handler, logging.StreamHandler):
             _renew_handler(handler, renewed)
+
+
+def _new_for(old: Any) -> Any:
+    """Return what takes the place of a stream."""
+    twin = next((twin for stream, twin in _laid_out if stream() is old), None) or _twin(old)
+    if twin is not old:
+        _patient.append(getattr(twin.buffer, "raw", twin.buffer))
+    return twin
 
 
 def _twin(stream: Any) -> Any:
@@ -85,14 +122,27 @@ def _twin(stream: Any) -> Any:
         raw = _PatientFile(stream.fileno())
     except (OSError, ValueError):
         return stream  # closed, or without a descriptor
-    unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
-    return io.TextIOWrapper(
-        raw if unbuffered else io.BufferedWriter(raw, 8192),
-        stream.encoding,
-        stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
+    return io.TextIOWrapper(raw if _is_unbuffered(stream) else io.BufferedWriter(raw, 8192), **_manner(stream))
+
+
+def _is_like(twin: io.TextIOWrapper, stream: io.TextIOWrapper | None) -> bool:
+    """Whether what was made for a stream would still be made so."""
+    if stream is None:
+        return False
+    try:
+        same = twin.fileno() == stream.fileno() and _is_unbuffered(twin) == _is_unbuffered(stream)
+        return same and _manner(twin) == _manner(stream)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_unbuffered(stream: io.TextIOWrapper) -> bool:
+    return isinstance(stream.buffer, io.RawIOBase)  # python -u
+
+
+def _manner(stream: io.TextIOWrapper) -> dict[str, Any]:
+    names = ("encoding", "errors", "line_buffering", "write_through")
+    return {name: getattr(stream, name) for name in names}
 
 
 def _renew_handler(
@@ -103,7 +153,7 @@ def _renew_handler(
     if old is None:
         return  # `logging.lastResort` looks up `sys.stderr` by itself; a closed file opens again by itself
     if id(old) not in renewed:
-        renewed[id(old)] = (old, _twin(old))
+        renewed[id(old)] = (old, _new_for(old))
     handler.stream = renewed[id(old)][1]
 
 
@@ -160,7 +210,11 @@ def empty_stdin() -> None:
         os.dup2(fd, 0)
         os.close(fd)
     os.set_inheritable(0, True)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdin = _empty[0] if _empty else _reading(0)
+
+
+def _reading(fd: int) -> Any:
+    return open(fd, encoding="utf-8", closefd=False)
 
 
 def flush_quietly() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from taylorism import _channel, _process, _tree
 from taylorism._channel import Channel, ChannelClosed, Frame
-from taylorism._messages import End, Event, Movements, Start, WorkerDone, to_wire
+from taylorism._messages import End, Event, Movements, Start, WorkerDone, from_wire, to_wire
 
 __all__ = ["Upstream"]
 
@@ -62,7 +62,8 @@ class Upstream:
         inflow = self._channel.inflow
         if self.open and self._channel.fd in ready:
             inflow.pull()
-        return [inflow.ready.pop(number) for number in sorted(inflow.ready)]
+        frames = [inflow.ready.pop(number) for number in sorted(inflow.ready)]
+        return [Frame(from_wire(head), segments) for head, segments in frames]
 
     def tell(self, event: Event, segments: Iterable[object] = ()) -> None:
         """Send `event`, as soon as main takes it."""
