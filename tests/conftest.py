@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # The tests of the real clients have an environment of their own: see tests/clients/run.py.
 collect_ignore = ["clients"]
@@ -28,6 +29,11 @@ os.environ.pop("TAYLORISM_MAX_THREADS", None)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 #: seconds that what was just told to end has to be gone
 _PATIENCE = 2.0
+
+
+# How long an example takes says how busy the machine is; that a test comes to its end, pytest-timeout sees to.
+settings.register_profile("on any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("on any machine")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -61,6 +67,21 @@ def _segments() -> set[str]:
     return {name for name in found if not name.startswith(("joblib_", "sem.loky-", "loky-"))}
 
 
+def _is_mapped_elsewhere(name: str) -> bool:
+    """Whether another process has a shared-memory file in use: that of a test that runs beside this one."""
+    try:
+        status = (Path("/dev/shm") / name).stat()
+    except FileNotFoundError:
+        return True  # it was
+    # By its number: glibc makes its semaphores under another name.
+    mark = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x} {status.st_ino} "
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+            if maps.parent.name != str(os.getpid()) and mark in maps.read_text():
+                return True
+    return False
+
+
 def _settled(look, before):  # type: ignore[no-untyped-def]
     """Return what `look` sees beyond `before`, once it sees nothing or the patience is over."""
     deadline, pause = time.monotonic() + _PATIENCE, 0.001
@@ -89,7 +110,8 @@ def nothing_is_left() -> Iterator[None]:
     assert not left, f"processes left behind: {left}"
     left = _settled(_descriptors, descriptors)
     assert not left, f"descriptors left open: { {fd: _descriptors().get(fd) for fd in left} }"
-    assert not _settled(_segments, segments), "shared-memory files left behind"
+    left = {name for name in _settled(_segments, segments) if not _is_mapped_elsewhere(name)}
+    assert not left, f"shared-memory files left behind: {left}"
     assert [signal.getsignal(signum) for signum in _SIGNALS] == handlers, "signal handlers changed"
     after = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
     assert (os.getcwd(), after) == (directory, environment), "directory or environment changed"

@@ -358,9 +358,11 @@ def test_what_a_fork_would_share_is_measured():
     """It grows with what we take, and shrinks with what we give back."""
 
     def check():
-        before, kept = _memory.anonymous(), b"x" * SIZE
+        # Not of malloc, which may have as much left over from other tests, and would take and give back nothing.
+        before, kept = _memory.anonymous(), mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        kept.write(b"x" * SIZE)
         with_it = _memory.anonymous()
-        del kept
+        kept.close()
         return with_it - before, _memory.anonymous() - before
 
     grown, left = in_fork(check)

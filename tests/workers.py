@@ -7,6 +7,7 @@ of the test session globally, so no other class may have an attribute of that na
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import subprocess
@@ -52,8 +53,10 @@ def pid_in(path: Path) -> int:
 
 
 def write_pid(path: Path, pid: int | None = None) -> None:
-    """Write a process number to `path`."""
-    path.write_text(f"{os.getpid() if pid is None else pid}\n")
+    """Write a process number to `path`, which is there once it is whole: who writes it may be stopped meanwhile."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(f"{os.getpid() if pid is None else pid}\n")
+    draft.rename(path)
 
 
 def working(*order: Any, **options: Any) -> taylorism.Boss:
@@ -729,21 +732,28 @@ def say(value: Any, worker: Any) -> Any:
         raise ValueError("after having said something")
 
 
+def _taken(mebibytes: int) -> mmap.mmap:
+    """Return memory that is new to this process: malloc may have as much left over from what main did before."""
+    block = mmap.mmap(-1, mebibytes << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for _ in range(mebibytes):
+        block.write(b"1" * (1 << 20))
+    return block
+
+
 @deed
 def allocate(value: Any, worker: Any) -> Any:
     """Use `value` MiB for a moment."""
-    import numpy as np
-
-    return float(np.ones(value * 2**17).sum())
+    with _taken(value) as block:
+        return len(block)
 
 
 @deed
 def hold(value: Any, worker: Any) -> Any:
     """Hold ``value[1]`` MiB, in the directory ``value[0]`` say that they are there, and wait for the release."""
-    block = b"1" * (value[1] << 20)
-    (Path(value[0]) / "there").touch()
-    _wait_for(Path(value[0]) / "release")
-    return worker.memory if block else None
+    with _taken(value[1]):
+        (Path(value[0]) / "there").touch()
+        _wait_for(Path(value[0]) / "release")
+        return worker.memory
 
 
 @deed
