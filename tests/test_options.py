@@ -481,17 +481,25 @@ def test_who_declares_nothing_is_not_guarded(tmp_path, watchful):
     assert boss.errors == {}
 
 
-def test_a_worker_that_uses_more_than_it_declared_holds_others_back(tmp_path, watchful):
+def test_a_worker_that_uses_more_than_it_declared_holds_others_back(tmp_path, watchful, monkeypatch):
     """With `measured`, it counts what it is seen to use."""
     import footprints
 
+    look = _usage.Lookout.look
+
+    def look_and_tell(self, now, workers):
+        pairs = list(workers)
+        looked = look(self, now, pairs)
+        if any(usage.now > 100.0 for _, usage in pairs):
+            (tmp_path / "seen").touch()
+        return looked
+
+    monkeypatch.setattr(_usage.Lookout, "look", look_and_tell)
     keys = dict(limit="memory", max_memory=150.0, memory_per_task=10.0, measured=True)
     boss = taylorism.Boss(scheduler=footprints.proxy.scheduler(**keys))
     boss.set_instructions([hungry(tmp_path, 10.0, 120)])
     boss.make_them_work()
-    until((tmp_path / "there").exists, "the block")
-    until(lambda: "w" in boss.status().running, "the news")
-    time.sleep(0.1)  # for a look at it, every 0.05 s
+    until((tmp_path / "seen").exists, "the block, and a look at it")
     boss.set_instructions([dict(deed="echo", value=1, name="late", memory=60.0)])
     assert not boss.wait(0.3) and boss.status().pending == ("late",)
     (tmp_path / "release").touch()
