@@ -47,6 +47,7 @@ __all__ = [
     "handled_signals",
     "leave_multiprocessing_child",
     "handlers",
+    "is_default",
     "log_handlers",
     "set_environment",
     "set_handler",
@@ -107,6 +108,11 @@ def forget_console() -> None:
 def set_handler(signum: int, handler: Callable[..., object] | None = None) -> None:
     """Set the handler of `signum`; None for the default."""
     _signal.signal(signum, _signal.SIG_DFL if handler is None else handler)
+
+
+def is_default(signum: int) -> bool:
+    """Whether the system does what it always does at `signum`; asked without a system call."""
+    return bool(_signal.getsignal(signum) is _signal.SIG_DFL)
 
 
 def handlers(signums: Iterable[int]) -> list[Any]:

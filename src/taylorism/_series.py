@@ -19,7 +19,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
@@ -108,6 +108,14 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+def _poller_of(fds: Iterable[int]) -> select.poll:
+    """Return what tells of all of these together whether they are open: one call rather than one for each."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, 0)
+    return poller
+
+
 def _is_shut(stream: Any) -> bool:
     return bool(getattr(stream, "closed", False))
 
@@ -122,6 +130,8 @@ class _Surroundings:
 
     Attributes
     ----------
+    standing : select.poll
+        Tells which of the standard descriptors that were open are so no more.
     outputs : list of tuple of two int
         Descriptors that are led elsewhere for each Worker, with copies of what they were.
     """
@@ -132,7 +142,7 @@ class _Surroundings:
     streams: tuple[Any, ...] = field(default_factory=lambda: (sys.stdin, sys.stdout, sys.stderr))
     handlers: list[Any] = field(default_factory=lambda: _compat.handlers(_HANDLED))
     cpus: Any = field(default_factory=_cpus.read_mask)
-    standing: list[int] = field(default_factory=lambda: [fd for fd in (0, 1, 2) if _is_open(fd)])
+    standing: select.poll = field(default_factory=lambda: _poller_of(filter(_is_open, (0, 1, 2))))
     shut: list[bool] = field(default_factory=lambda: list(map(_is_shut, (sys.stdin, sys.stdout, sys.stderr))))
 
     def restore(self) -> bool:
@@ -146,7 +156,8 @@ class _Surroundings:
         except OSError:
             return False
         sys.stdin, sys.stdout, sys.stderr = self.streams
-        return list(map(_is_shut, self.streams)) == self.shut and all(map(_is_open, self.standing))
+        lost = any(event & select.POLLNVAL for _, event in self.standing.poll(0))
+        return not lost and list(map(_is_shut, self.streams)) == self.shut
 
     def _restore_place(self) -> None:
         if _directory() != self.directory:
@@ -192,6 +203,7 @@ class Series:
         self._sets = self._permitted()
         self._sent: list[_Part] = []  # the common part that came last
         self._interruption = _signals.Interruption()
+        self._parent_pid = os.getppid()  # for good: we die with the listener
         self._number: int | None = None  # of a set that came with others
 
     def live(self, worker: Any) -> NoReturn:
@@ -260,10 +272,9 @@ class Series:
 
     def _next(self) -> Any:
         """Wait for a set, and build its Worker; None when no more will come."""
-        before, self._interruption = self._interruption, _signals.Interruption()
         self._interruption.begin()
-        if before.signum:
-            _child.leave_by(before.signum)
+        if self._interruption.signum:  # that came too late for the one before, or was caught by it
+            _child.leave_by(self._interruption.signum)
         return next(self._sets, None)
 
     def _permitted(self) -> Iterator[Any]:
@@ -303,7 +314,7 @@ class Series:
             self._messenger.put(_child.Result(str(name), error=error, hopeless=hopeless))
             _child.leave(1)
         worker.messenger = self._messenger
-        worker._parent_pid = os.getppid()
+        worker._parent_pid = self._parent_pid
         return worker
 
     def _load(self, packed: Any) -> Any:

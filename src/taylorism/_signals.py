@@ -185,7 +185,8 @@ class Interruption:
             _install(self, INTERRUPTING)  # a Worker that was set to work without a Boss
         else:
             # Not inherited by the libraries of the task: each child that ends would cut their sleeps short.
-            _compat.set_handler(signal.SIGCHLD)
+            if not _compat.is_default(signal.SIGCHLD):
+                _compat.set_handler(signal.SIGCHLD)
             _role = self
         if _early:
             self.take(_early[0])
