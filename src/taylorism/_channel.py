@@ -22,6 +22,7 @@ import functools
 import itertools
 import os
 import pickle
+import re
 import select
 import socket
 import struct
@@ -39,6 +40,7 @@ __all__ = [
     "Inflow",
     "Outflow",
     "encode",
+    "is_inert",
     "open_object",
     "pack_head",
     "pack_object",
@@ -51,8 +53,11 @@ _LENGTHS = struct.Struct("!II")
 
 #: bytes from which a buffer travels as a segment of its own; below, copying is cheaper than keeping track
 LARGE = 64 * 1024
+#: a pickle without the opcodes that find something by name, in a registry, or out of band (`pickletools`)
+_INERT = re.compile(rb"\x80[^\x82-\x84\x93\x97]*\.")
 #: what has no buffers; in a newborn worker, not to look for them saves the copies of some pages
 _BARE = (type(None), bool, int, float, str)
+_ALL_BARE = frozenset(_BARE).issuperset
 #: bytes asked for from one system call
 _CHUNK = 1 << 20
 #: buffers handed to one `writev` (the system's limit is 1024)
@@ -95,7 +100,7 @@ def pack_object(value: object) -> list[Any]:
     Exception
         Whatever pickling it raises.
     """
-    if isinstance(value, _BARE):
+    if isinstance(value, _BARE) or (type(value) is dict and _ALL_BARE(map(type, value.values()))):
         return [pickle.dumps(value, protocol=5)]
     segments: list[Any] = []
 
@@ -113,6 +118,14 @@ def pack_object(value: object) -> list[Any]:
 def open_object(segments: Sequence[Any]) -> Any:
     """Load what `pack_object` packed. Arrays are views on the segments: no copy, writable."""
     return pickle.loads(segments[0], buffers=segments[1:])
+
+
+def is_inert(packed: bytes) -> bool:
+    """Whether a pickle of this protocol holds plain values alone: to load it finds nothing by name.
+
+    So it runs nobody's code, and cannot fail. A number may look like what finds something; then the answer is no.
+    """
+    return _INERT.fullmatch(packed) is not None
 
 
 def pack_head(head: object) -> bytes:
@@ -156,15 +169,15 @@ def pack_record(number: int, name: str, report: bytes, began: float, ended: floa
     return _RECORD.pack(_RECORD_HEAD + len(text), 1, len(report), 0, number, began, ended) + text + report
 
 
-def records(packed: Any) -> Iterator[tuple[int, str, float, float, Any]]:
+def records(packed: Any) -> Iterator[tuple[int, str, float, float, bytes]]:
     """Yield of each record: number, name, when it began and ended, and the pickled report."""
-    view, start = memoryview(packed), 0
-    while start < len(view):
-        head, _, size, _, number, began, ended = _RECORD.unpack_from(view, start)
+    data, start = bytes(packed), 0
+    while start < len(data):
+        head, _, size, _, number, began, ended = _RECORD.unpack_from(data, start)
         body = start + 16 + head
-        name = str(view[start + _RECORD.size : body], "utf-8", "surrogatepass")
+        name = str(data[start + _RECORD.size : body], "utf-8", "surrogatepass")
         start = body + size
-        yield number, name, began, ended, view[body:start]
+        yield number, name, began, ended, data[body:start]
 
 
 def _records_from(view: memoryview, start: int) -> tuple[int, list[int]]:

@@ -64,6 +64,8 @@ def dump(value: object, berth: Berth | None) -> tuple[bytes, str]:
 
 
 def _worth_it(segments: Sequence[Any]) -> bool:
+    if len(segments) == 1 and len(segments[0]) < WORTH:
+        return False
     return sum(len(each) for each in segments if len(each) >= _channel.LARGE) >= WORTH
 
 
@@ -151,7 +153,7 @@ def discard(segments: Sequence[Any], hold: Hold) -> None:
 
 def is_bill(segment: Any) -> bool:
     """Whether this is where things are, rather than a pickle."""
-    return bytes(segment[:1]) == _MARK
+    return bool(segment[:1] == _MARK)
 
 
 class _Bill(NamedTuple):
