@@ -180,16 +180,30 @@ def records(packed: Any) -> Iterator[tuple[int, str, float, float, bytes]]:
         yield number, name, began, ended, data[body:start]
 
 
-def _records_from(view: memoryview, start: int) -> tuple[int, list[int]]:
+class Numbers(list[int]):
+    """The head of a frame of records: the numbers of the sets.
+
+    Attributes
+    ----------
+    seconds : float
+        From the beginning of the first worker to the end of the last.
+    """
+
+    seconds = 0.0
+
+
+def _records_from(view: memoryview, start: int) -> tuple[int, Numbers]:
     """Return where the records that begin at `start` end, and their numbers."""
-    numbers = []
-    while len(view) - start >= _RECORD.size:
-        head, count, size, mark, number = _RECORD.unpack_from(view, start)[:5]
+    numbers, first, last, size_of_all = Numbers(), 0.0, 0.0, len(view)
+    while size_of_all - start >= _RECORD.size:
+        head, count, size, mark, number, began, ended = _RECORD.unpack_from(view, start)
         end = start + 16 + head + size
-        if count != 1 or mark or end > len(view):
+        if count != 1 or mark or end > size_of_all:
             break
+        first, last = first or began, ended
         numbers.append(number)
         start = end
+    numbers.seconds = last - first
     return start, numbers
 
 
