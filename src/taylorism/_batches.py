@@ -142,9 +142,10 @@ class Batches:
         return [job for job in chosen if not (self._may_travel(job) and self._begin(job))]
 
     def _may_travel(self, job: Job) -> bool:
+        if job.packed is None or job.trials:
+            return False
         name = job.instructions.get("name")
-        clash = isinstance(name, str) and (name in self._names or name in self._ledger.workers)
-        return job.packed is not None and job.trials == 0 and not clash
+        return not (isinstance(name, str) and (name in self._names or name in self._ledger.workers))
 
     def _begin(self, job: Job) -> bool:
         hooks = job.instructions.get("scheduler_hooks")
@@ -172,14 +173,14 @@ class Batches:
         return jobs[:fine]
 
     def _goes_with(self, job: Job, like: Job) -> bool:
-        if not self._may_travel(job) or job.common is not like.common:
+        if job.common is not like.common or not self._may_travel(job):
             return False
         self._note_name(job)
         return True
 
     def _note_name(self, job: Job) -> None:
         name = job.instructions.get("name")
-        if isinstance(name, str):
+        if name is not None and isinstance(name, str):
             self._names.add(name)
 
     def _give(self, batch: Batch, jobs: list[Job]) -> bool:
@@ -193,7 +194,8 @@ class Batches:
         return True
 
     def _forget_names(self, jobs: Iterable[Job]) -> None:
-        self._names.difference_update(job.instructions.get("name") for job in jobs)
+        if self._names:
+            self._names.difference_update(job.instructions.get("name") for job in jobs)
 
     # -- hearing --------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ __all__ = [
     "Inflow",
     "Outflow",
     "encode",
+    "is_bare",
     "is_inert",
     "open_object",
     "pack_head",
@@ -92,6 +93,11 @@ class Frame(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------
 
 
+def is_bare(value: object) -> bool:
+    """Whether it is, or is a dict of, what has no buffers."""
+    return isinstance(value, _BARE) or (type(value) is dict and _ALL_BARE(map(type, value.values())))
+
+
 def pack_object(value: object) -> list[Any]:
     """Pickle `value`; its large buffers (numpy arrays above all) follow as segments, uncopied.
 
@@ -100,7 +106,7 @@ def pack_object(value: object) -> list[Any]:
     Exception
         Whatever pickling it raises.
     """
-    if isinstance(value, _BARE) or (type(value) is dict and _ALL_BARE(map(type, value.values()))):
+    if is_bare(value):
         return [pickle.dumps(value, protocol=5)]
     segments: list[Any] = []
 
@@ -366,6 +372,12 @@ class _Segments(Sequence[memoryview]):
         end = self._ends[which]
         start = self._ends[which - 1] if which % len(self) else 0
         return self._view[start:end]
+
+    def __iter__(self) -> Iterator[memoryview]:
+        start = 0
+        for end in self._ends:
+            yield self._view[start:end]
+            start = end
 
 
 def _slices(view: memoryview, sizes: Sequence[int]) -> Iterable[memoryview]:

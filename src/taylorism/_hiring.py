@@ -111,7 +111,9 @@ def _specialist(attributes: dict[str, Any]) -> Any:
     No other class is asked, since a command may hold what footprints would replace, ``[name]``, and another class
     may have an attribute `command`.
     """
-    kind = attributes.get("kind")
+    if "kind" not in attributes:
+        return None
+    kind = attributes["kind"]
     cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
     resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
     return cls(resolved, checked=True) if cls is not None and resolved else None

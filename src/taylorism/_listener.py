@@ -26,6 +26,7 @@ import logging
 import math
 import os
 import pathlib  # noqa: F401 - see below
+import pickle
 import select
 import signal
 import time
@@ -38,6 +39,7 @@ from typing import Any, NoReturn
 from taylorism import (  # noqa: F401 - see below
     _blame,
     _caps,
+    _channel,
     _cpus,
     _errors,
     _freight,
@@ -70,6 +72,7 @@ from taylorism._messages import (
     WorkerDone,
 )
 from taylorism._reserve import Reserve
+from taylorism._scheduler import BaseScheduler
 from taylorism._setup import Setup
 from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
@@ -292,9 +295,9 @@ class Listener:
             return
         accepted: list[Job] = []
         refused: list[tuple[Job, BaseException]] = []
-        keep = self._setup.policy.reuses
+        keep, judge = self._setup.policy.reuses, self._judge
         for job, broken in _unpacked(frame, keep, self._stowage.load, keep and self._ledger.queue is not None):
-            error = broken or self._objection(job)
+            error = broken or (judge and _blame.judged(judge, job))
             if error is None:
                 accepted.append(job)
             else:
@@ -304,10 +307,17 @@ class Listener:
             if self._ledger.intake is Intake.OPEN or not self._setup.policy.stops:
                 self._court.charge_job(job, error)
 
-    def _objection(self, job: Job) -> BaseException | None:
+    @property
+    def _judge(self) -> Callable[[Any], str | None] | None:
+        """What says why a set can never start, if there is anything to ask."""
         judge = getattr(self._setup.scheduler, "never_startable", None)
         known = self._clockless or self._ledger.queue is not None
-        return _blame.judged(judge, job) if known and callable(judge) else None
+        silent = getattr(judge, "__func__", None) is BaseScheduler.never_startable
+        return judge if known and callable(judge) and not silent else None
+
+    def _objection(self, job: Job) -> BaseException | None:
+        judge = self._judge
+        return None if judge is None else _blame.judged(judge, job)
 
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
@@ -541,18 +551,20 @@ def _unpacked(
         broken = trouble
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
     light = not keep and _is_light(frame.segments[0])  # asked for where each has a process of its own
+    calls, whole = frame.head.calls, stays and _freight.is_bill(frame.segments[0])
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
             views.clear()
-            instructions, calls = _instructions.unpack(common, packed, load), frame.head.calls
-            job = Job(number, instructions, common=shared, call=calls, light=light and _is_light(packed))
+            plain = len(packed) <= LIGHT and _channel.is_inert(bytes(packed))  # as nearly all are: needs no care
+            instructions = _instructions.unpack(common, packed, pickle.loads if plain else load)
+            job = Job(number, instructions, call=calls, light=light and (plain or _is_light(packed)))
             if keep:
-                job.packed, job.views = bytes(packed), tuple(views)
-            if stays and (_freight.is_bill(packed) or _freight.is_bill(frame.segments[0])):
+                job.common, job.packed, job.views = shared, bytes(packed), tuple(views)
+            if whole or (stays and not plain and _freight.is_bill(packed)):
                 job.loaded = dict(instructions)
             error = broken
         except Exception as trouble:
-            job, error = Job(number, {}, call=frame.head.calls), broken or trouble
+            job, error = Job(number, {}, call=calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
 
 

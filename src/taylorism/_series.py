@@ -120,8 +120,8 @@ def _is_shut(stream: Any) -> bool:
     return bool(getattr(stream, "closed", False))
 
 
-#: signals whose handlers are restored
-_HANDLED = (*_signals.INTERRUPTING, signal.SIGALRM, signal.SIGPIPE)
+#: signals whose handlers are restored; numbers, for the system takes twice as long to make one of an enum
+_HANDLED = tuple(map(int, (*_signals.INTERRUPTING, signal.SIGALRM, signal.SIGPIPE)))
 
 
 @dataclass
@@ -149,7 +149,8 @@ class _Surroundings:
         """Go back to them; return whether that could be done."""
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._restore_handlers()
+            if _compat.handlers(_HANDLED) != self.handlers:
+                self._restore_handlers()
             self._restore_place()
             for fd, copy in self.outputs:
                 os.dup2(copy, fd)
@@ -168,9 +169,8 @@ class _Surroundings:
             _cpus.bind(self.cpus)
 
     def _restore_handlers(self) -> None:
-        if _compat.handlers(_HANDLED) != self.handlers:
-            for signum, handler in zip(_HANDLED, self.handlers, strict=True):
-                _compat.set_handler(signum, handler)
+        for signum, handler in zip(_HANDLED, self.handlers, strict=True):
+            _compat.set_handler(signum, handler)
 
 
 class Series:
@@ -303,7 +303,7 @@ class Series:
         """Build a Worker; where that fails, the process ends with it."""
         instructions: dict[str, Any] = {}
         try:
-            common, marks = (part.load() for part in parts) if parts else ({}, {})
+            common, marks = [part.load() for part in parts] if parts else ({}, {})
             instructions = _instructions.unpack(common, packed, self._load) | marks
             worker = _hiring.hire(instructions, self._shared)
         except BaseException as error:

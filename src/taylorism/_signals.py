@@ -180,6 +180,8 @@ class Interruption:
             From now on, wherever the task is, at the first interrupting signal.
         """
         global _role
+        if self._armed and _role is self:
+            return  # of several Workers in one process, each is hired in the role in which it works
         self._armed = True
         if _role is None:
             _install(self, INTERRUPTING)  # a Worker that was set to work without a Boss
