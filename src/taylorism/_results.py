@@ -447,7 +447,7 @@ class Results:
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         touched = [view for view in list(self.views.values()) if view.state != State.PENDING]
-        return _by_label((self._label(view.number, view.name), view.info()) for view in touched)
+        return _by_label([(self._label(view.number, view.name), view.info()) for view in touched])
 
     @property
     def traceback(self) -> tuple[str, ...]:
@@ -467,10 +467,9 @@ def _by_label(items: Iterable[tuple[str, T]]) -> dict[str, T]:
     """Return a dict, in which nobody is lost whose name looks like the label of another."""
     found: dict[str, T] = {}
     for label, value in items:
-        unused = label
-        while unused in found:
-            unused += "'"
-        found[unused] = value
+        while label in found:
+            label += "'"  # noqa: PLW2901 - it is this that is looked for
+        found[label] = value
     return found
 
 
