@@ -210,3 +210,12 @@ def test_names_of_a_fork_are_its_own():
     theirs = in_fork(lambda: [_worker.new_name() for _ in range(200)])
     ours = [_worker.new_name() for _ in range(200)]
     assert len({*names, *theirs, *ours}) == 410 and all(map(UUID4.fullmatch, (*theirs, *ours)))
+
+
+def test_who_observes_later_is_told_in_the_next_listener(called, monkeypatch):
+    """A listener that comes after an observer has been registered asks anew, though it inherits the moulds."""
+    built(Moulded, mould_test=1)
+    assert called == [Moulded] and Moulded in _moulds._moulds
+    monkeypatch.setattr(_worker, "_unobserved", {Moulded: False})
+    built(Moulded, mould_test=1)
+    assert called == [Moulded] * 4

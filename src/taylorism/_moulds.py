@@ -37,7 +37,7 @@ _moulds: dict[type, dict[str, Any] | None] = {}
 def build(cls: Any, resolved: dict[str, Any]) -> Any:
     """Return what ``cls(resolved, checked=True)`` does, out of attributes that are the Worker's from then on."""
     mould = _moulds.get(cls)
-    if mould is None or _steps(cls) != _OURS or _log.isEnabledFor(logging.DEBUG):
+    if mould is None or _steps(cls) != _OURS or _is_heard(cls):
         return _called(cls, resolved)
     if resolved["name"] is None or resolved["name"] is footprints.UNKNOWN:
         resolved["name"] = _worker.new_name()
@@ -46,6 +46,11 @@ def build(cls: Any, resolved: dict[str, Any]) -> Any:
     state.update(mould)
     state["_attributes"], state["_parent_pid"] = resolved, os.getpid()
     return worker
+
+
+def _is_heard(cls: Any) -> bool:
+    """Whether somebody may want to know of each Worker."""
+    return _log.isEnabledFor(logging.DEBUG) or not _worker.is_unobserved(cls)
 
 
 def _called(cls: Any, resolved: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ process ends. All else that a task leaves behind, modules, variables, threads, i
 
 from __future__ import annotations
 
+import operator
 import os
 import resource
 import select
@@ -116,10 +117,12 @@ def _poller_of(fds: Iterable[int]) -> select.poll:
     return poller
 
 
-def _is_shut(stream: Any) -> bool:
-    return bool(getattr(stream, "closed", False))
+def _open_ones() -> list[Any]:
+    """Return those of the standard streams that can be closed, and are not."""
+    return [each for each in (sys.stdin, sys.stdout, sys.stderr) if getattr(each, "closed", True) is False]
 
 
+_CLOSED = operator.attrgetter("closed")
 #: signals whose handlers are restored; numbers, for the system takes twice as long to make one of an enum
 _HANDLED = tuple(map(int, (*_signals.INTERRUPTING, signal.SIGALRM, signal.SIGPIPE)))
 
@@ -132,6 +135,8 @@ class _Surroundings:
     ----------
     standing : select.poll
         Tells which of the standard descriptors that were open are so no more.
+    usable : list of file
+        The standard streams that were open.
     outputs : list of tuple of two int
         Descriptors that are led elsewhere for each Worker, with copies of what they were.
     """
@@ -143,7 +148,7 @@ class _Surroundings:
     handlers: list[Any] = field(default_factory=lambda: _compat.handlers(_HANDLED))
     cpus: Any = field(default_factory=_cpus.read_mask)
     standing: select.poll = field(default_factory=lambda: _poller_of(filter(_is_open, (0, 1, 2))))
-    shut: list[bool] = field(default_factory=lambda: list(map(_is_shut, (sys.stdin, sys.stdout, sys.stderr))))
+    usable: list[Any] = field(default_factory=_open_ones)
 
     def restore(self) -> bool:
         """Go back to them; return whether that could be done."""
@@ -158,7 +163,7 @@ class _Surroundings:
             return False
         sys.stdin, sys.stdout, sys.stderr = self.streams
         lost = any(event & select.POLLNVAL for _, event in self.standing.poll(0))
-        return not lost and list(map(_is_shut, self.streams)) == self.shut
+        return not (lost or any(map(_CLOSED, self.usable)))
 
     def _restore_place(self) -> None:
         if _directory() != self.directory:
