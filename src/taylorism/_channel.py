@@ -43,6 +43,7 @@ __all__ = [
     "is_bare",
     "is_inert",
     "open_object",
+    "pack_bare",
     "pack_head",
     "pack_object",
     "pack_record",
@@ -98,6 +99,11 @@ def is_bare(value: object) -> bool:
     return isinstance(value, _BARE) or (type(value) is dict and _ALL_BARE(map(type, value.values())))
 
 
+def pack_bare(value: object) -> bytes:
+    """Pickle what has no buffers."""
+    return pickle.dumps(value, protocol=5)
+
+
 def pack_object(value: object) -> list[Any]:
     """Pickle `value`; its large buffers (numpy arrays above all) follow as segments, uncopied.
 
@@ -106,8 +112,8 @@ def pack_object(value: object) -> list[Any]:
     Exception
         Whatever pickling it raises.
     """
-    if is_bare(value):
-        return [pickle.dumps(value, protocol=5)]
+    if isinstance(value, _BARE):
+        return [pack_bare(value)]
     segments: list[Any] = []
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:

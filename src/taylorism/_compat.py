@@ -117,7 +117,7 @@ def is_default(signum: int) -> bool:
 
 def handlers(signums: Iterable[int]) -> list[Any]:
     """Return the handlers of some signals."""
-    return [_signal.getsignal(signum) for signum in signums]
+    return list(map(_signal.getsignal, signums))
 
 
 def handled_signals() -> list[int]:

@@ -58,7 +58,7 @@ def dump(value: object, berth: Berth | None) -> tuple[bytes, str]:
     Exception
         Whatever pickling it raises.
     """
-    if _channel.is_bare(value) and len(body := _channel.pack_object(value)[0]) < WORTH:
+    if _channel.is_bare(value) and len(body := _channel.pack_bare(value)) < WORTH:
         return body, ""
     segments, trouble = pack(value, berth)
     body = segments[0] if len(segments) == 1 else pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)

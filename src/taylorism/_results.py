@@ -280,7 +280,7 @@ class Results:
     def _note_several(self, number: int, event: Several, packed: Any) -> None:
         """Take in what many short workers say; each step may be made twice."""
         pid, ticket, trials = event
-        done = []
+        done: list[int] = []
         for place, (which, name, began, ended, report) in enumerate(_channel.records(packed)):
             view, start = self._view(which), Start(which, name, pid, ticket, trials, began)
             self._note_start(view, start)
@@ -308,8 +308,9 @@ class Results:
 
     def _note_start(self, view: View, start: Start) -> None:
         view.start = start
-        if start.name != f"#{view.number}":  # what it goes by as long as it was not heard to say its name
-            self._call(view, start.name)
+        name = start.name
+        if name[:1] != "#" or name != f"#{view.number}":  # what it goes by until it is heard to say its name
+            self._call(view, name)
 
     def _note_end(self, view: View, end: End) -> None:
         if end.start is not None:
