@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import operator
 import os
+import pickle
 import resource
 import select
 import signal
@@ -254,11 +255,13 @@ class Series:
     def _hand_in(self, result: _child.Result, meter: _Meter) -> None:
         """Send a report, and say whether this process goes on."""
         stays = self._surroundings.restore()
+        together = stays and self._number is not None
+        if together and (report := self._messenger.brief(result)) is not None:
+            self._tell_briefly(result.name, report, meter)
+            return
         head, segments = self._messenger.packed(result)
-        if self._number is not None and stays and len(segments) == 1 and self._is_plain(head, segments):
-            # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
-            record = _channel.pack_record(self._number, result.name, segments[0], meter.began, time.time())
-            _channel.write_all(self._desk.notices, [record])
+        if together and self._is_plain(head, segments):
+            self._tell_briefly(result.name, segments[0], meter)
             return
         if isinstance(head, bytes) or head.failure is None:
             told = ("", "") if isinstance(head, bytes) else (head.text, head.remark)
@@ -270,10 +273,16 @@ class Series:
         if not stays:
             _child.leave(0)
 
+    def _tell_briefly(self, name: str, report: bytes, meter: _Meter) -> None:
+        # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
+        assert self._number is not None
+        record = _channel.pack_record(self._number, name, report, meter.began, time.time())
+        _channel.write_all(self._desk.notices, [record])
+
     @staticmethod
     def _is_plain(head: Any, segments: list[Any]) -> bool:
         """Whether the listener need not look at a report."""
-        return isinstance(head, bytes) and not _freight.is_bill(segments[0])
+        return isinstance(head, bytes) and len(segments) == 1 and not _freight.is_bill(segments[0])
 
     def _next(self) -> Any:
         """Wait for a set, and build its Worker; None when no more will come."""
@@ -324,7 +333,7 @@ class Series:
 
     def _load(self, packed: Any) -> Any:
         """Load instructions; what is big in them is copied, for the listener gives it back when they are done."""
-        return _freight.load_copy([packed], self._hold)
+        return _freight.load_copy([packed], self._hold) if _freight.is_bill(packed) else pickle.loads(packed)
 
     def _frames(self) -> Iterator[Frame]:
         poller = select.poll()
