@@ -590,6 +590,17 @@ def test_long_tasks_are_given_one_at_a_time(monkeypatch):
     assert 290 < sum(given) < 300 and max(given) > 20
 
 
+def test_one_long_task_among_many_short_ones_is_soon_forgotten():
+    """A time counts for as many tasks as took it."""
+    batches = object.__new__(_batches.Batches)
+    batches._seconds = float("inf")
+    batches._expect(0.0001)
+    batches._expect(0.03)
+    assert batches._seconds == pytest.approx(0.0001 + 0.3 * 0.0299)
+    batches._expect(0.0001, 20)
+    assert batches._seconds < 0.0002
+
+
 @pytest.mark.parametrize("option", ["verbose", "timeout", "memory_guard", "log_dir"])
 def test_who_is_watched_is_given_by_itself(option, monkeypatch, tmp_path):
     """Where something looks at each worker, there are no batches."""

@@ -43,7 +43,7 @@ SILENCE = 0.03
 #: seconds for which short workers may speak before they are heard. To be woken by each made them and the listener
 #: take turns on a processor: 40 microseconds for each write, where 2 are enough
 NAP = 0.004
-#: how much the last tasks count for the time that the next will take
+#: how much the last task counts for the time that the next will take
 _WEIGHT = 0.3
 
 _NEVER = float("inf")
@@ -124,9 +124,11 @@ class Batches:
         """Take note of what a worker took that was watched."""
         self._expect(max(done.ended - done.began, 0.0))
 
-    def _expect(self, seconds: float) -> None:
+    def _expect(self, seconds: float, count: int = 1) -> None:
+        """Expect what `count` tasks took each: where many were short, one that was not is soon forgotten."""
         known = seconds if self._seconds == _NEVER else self._seconds
-        self._seconds = max(known + _WEIGHT * (seconds - known), 1e-6)
+        weight = 1 - (1 - _WEIGHT) ** count
+        self._seconds = max(known + weight * (seconds - known), 1e-6)
 
     def _size(self) -> int:
         """Return how many sets to give at a time: not so many that the others would have none."""
@@ -254,7 +256,7 @@ class Batches:
         self._forget_names(gone)
         # As the process has it: on a busy machine, it may have been done for long before it is heard. To count that
         # made the next batch smaller, and so the next wait for one longer for each.
-        self._expect(max(seconds, 0.0) / count)
+        self._expect(max(seconds, 0.0) / count, count)
         batch.heard = time.monotonic()
         self._wake(batch)
 
