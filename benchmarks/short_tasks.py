@@ -179,7 +179,7 @@ def scaling(rounds: int) -> None:
 
 def shares(tasks: int) -> None:
     """Print the processor time of each kind of process for a task of ours, and of the making of a Worker alone."""
-    from taylorism import _hiring, _listener
+    from taylorism import _hiring, _listener, _worker
 
     def spent(whose: int) -> float:
         usage = resource.getrusage(whose)
@@ -199,6 +199,7 @@ def shares(tasks: int) -> None:
     run.boss[0].wait_till_finished()  # type: ignore[attr-defined]
     marks = {"scheduler_ticket": 0, "scheduler_hooks": []}
     instructions = [{"idle_number": number, **marks} for number in range(tasks)]
+    _worker.be_unobserved()  # as in the processes of the workers
     before = spent(resource.RUSAGE_SELF)
     for each in instructions:
         _hiring.hire(each, {})

@@ -83,6 +83,7 @@ LAYERS = {
         "_ledger",
         "_listener",
         "_member",
+        "_moulds",
         "_reserve",
         "_series",
         "_setup",
@@ -111,8 +112,8 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for modu
 #: who may import what is not ours and not of the standard library
 FOREIGN = {
     "footprints": {
-        *("_binding", "_boss", "_choice", "_hiring", "_limited", "_scheduler", "_setup", "_worker"),
-        *("compat._jobworker", "examples"),
+        *("_binding", "_boss", "_choice", "_hiring", "_limited", "_moulds", "_scheduler"),
+        *("_setup", "_worker", "compat._jobworker", "examples"),
     },
     "psutil": {"_cpus", "_memory", "_tree"},
     "numpy": {"_shared", "examples"},

@@ -16,7 +16,7 @@ import workers
 from workers import Scheduler, deed, do, pid_in, reports, slots, until, working
 
 import taylorism
-from taylorism import _batches, _channel, _crew, _hands
+from taylorism import _batches, _channel, _crew, _hands, _listener
 from taylorism._channel import Frame
 from taylorism._messages import Done
 from taylorism.schedulers import NewMaxThreadsScheduler
@@ -475,6 +475,93 @@ def test_what_comes_from_one_that_was_just_taken_out():
 
 
 # ---------------------------------------------------------------------------------------------------------
+# orders that are taken in while the first of them run
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_at_once(monkeypatch):
+    """Have three sets taken in at each turn."""
+    monkeypatch.setattr(_listener, "AT_ONCE", 3)
+
+
+def test_a_long_order_is_done_in_order(few_at_once):
+    """Whatever the number of turns that it takes, and with what follows it."""
+    boss = reusing(*do("echo", *range(100)))
+    boss.set_instructions(*do("echo", *range(100, 150)))
+    assert reports(boss) == list(range(150)) and boss.get_report()["status"] == "finished"
+
+
+def test_the_first_may_run_before_the_last_is_taken_in(monkeypatch, tmp_path):
+    """A long order is begun at once."""
+    monkeypatch.setattr(_listener, "AT_ONCE", 1)
+    unpacked = _listener._unpacked
+
+    def slowly(*args: Any) -> Any:
+        for number, each in enumerate(unpacked(*args)):
+            if number == 2:
+                workers.until((tmp_path / "n0.pid").exists, "the first runs")
+            yield each
+
+    monkeypatch.setattr(_listener, "_unpacked", slowly)
+    (tmp_path / "release").touch()
+    common, individual = do("wait", *[str(tmp_path)] * 4)
+    assert names_of(reusing(common, individual | {"name": [f"n{i}" for i in range(4)]})) == ["n0", "n1", "n2", "n3"]
+
+
+def test_a_failure_leaves_pending_what_was_not_taken_in(few_at_once):
+    """What was ordered before something failed is told, none of it twice."""
+    boss = reusing(*do("sort_of", ("throw", OSError("x")), *[None] * 50))
+    with pytest.raises(OSError, match="x"):
+        boss.wait_till_finished()
+    report = boss.get_report()
+    assert len(report["pending"]) + len(report["workers_done"]) == 50 and len(report["errors"]) == 1
+
+
+def test_a_cancel_reaches_what_was_not_taken_in(few_at_once, tmp_path):
+    """What is ordered after an order finds all of it."""
+    boss = behind_one_that_waits(tmp_path, 40)
+    numbers = boss.set_instructions(*do("echo", *range(40)))
+    assert boss.cancel(*numbers, *[f"n{i}" for i in range(20, 40)]) == [*numbers, *[f"n{i}" for i in range(20, 40)]]
+    (tmp_path / "release").touch()
+    assert sorted(names_of(boss)) == sorted(f"n{i}" for i in range(20))
+
+
+def test_a_halt_comes_after_what_was_ordered_before(few_at_once):
+    """What is halted runs when it is set to work again, and an end waits for all of it."""
+    boss = taylorism.Boss(scheduler=slots(1), max_tasks_per_child=None)
+    boss.set_instructions(*do("echo", *range(20)))
+    boss.make_them_work()
+    boss.halt()
+    boss.set_instructions(*do("echo", *range(20, 40)))
+    boss.make_them_work(terminate=True)
+    assert reports(boss) == list(range(40))
+
+
+@pytest.mark.parametrize("on_error", ["stop", "collect"])
+def test_what_does_not_load_is_charged_when_it_is_taken_in(few_at_once, on_error):
+    """A set that the listener cannot rebuild has failed, and no other."""
+    boss = reusing(*do("echo", *range(10), workers.NeverLoads(), *range(10)), on_error=on_error)
+    if on_error == "stop":
+        with pytest.raises(taylorism.InstructionsNotPicklable):
+            boss.wait_till_finished()
+    else:
+        assert reports(boss) == [*range(10), *range(10)]
+    assert len(boss.errors) == 1
+
+
+def test_stopped_while_an_order_is_taken_in(few_at_once, tmp_path):
+    """Nothing that was ordered is lost from the report."""
+    boss = behind_one_that_waits(tmp_path, 40)
+    boss.set_instructions(*do("echo", *range(100)))
+    boss.stop_them_working()
+    boss.wait_till_finished()
+    report = boss.get_report()
+    assert report["status"] == "pending" and report["stopped"] == ["n3"]
+    assert len(report["pending"]) + len(report["workers_report"]) + 1 == 140
+
+
+# ---------------------------------------------------------------------------------------------------------
 # sizes
 # ---------------------------------------------------------------------------------------------------------
 
@@ -501,6 +588,17 @@ def test_long_tasks_are_given_one_at_a_time(monkeypatch):
     given.extend(os.pread(path, 100, 0))
     os.close(path)
     assert 290 < sum(given) < 300 and max(given) > 20
+
+
+def test_one_long_task_among_many_short_ones_is_soon_forgotten():
+    """A time counts for as many tasks as took it."""
+    batches = object.__new__(_batches.Batches)
+    batches._seconds = float("inf")
+    batches._expect(0.0001)
+    batches._expect(0.03)
+    assert batches._seconds == pytest.approx(0.0001 + 0.3 * 0.0299)
+    batches._expect(0.0001, 20)
+    assert batches._seconds < 0.0002
 
 
 @pytest.mark.parametrize("option", ["verbose", "timeout", "memory_guard", "log_dir"])

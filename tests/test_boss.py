@@ -34,11 +34,12 @@ def release(place: Path) -> None:
 
 
 def started(place: Path, number: int = 1) -> list[Path]:
-    """Wait for that many workers that do `wait`."""
-    return until(
-        lambda: found if len(found := list(place.glob("*.pid"))) >= number else None,
-        f"{number} workers",
-    )
+    """Wait for that many workers that do `wait`, each of which has written its whole number."""
+
+    def written() -> list[Path]:
+        return [path for path in place.glob("*.pid") if path.read_text().endswith("\n")]
+
+    return until(lambda: found if len(found := written()) >= number else None, f"{number} workers")
 
 
 def cleared_away(pid: int) -> None:

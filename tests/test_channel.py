@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pickle
+import pickletools
 import random
 import resource
 import select
@@ -13,6 +14,7 @@ import signal
 import socket
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from taylorism._channel import (
     Inflow,
     Outflow,
     encode,
+    is_inert,
     open_object,
     pack_object,
     write_all,
@@ -666,3 +669,24 @@ def test_frames_pushed_from_many_threads_all_come():
     heads = [head for head, _ in got]
     assert all([n for name, n in heads if name == each] == [*range(300)] for each in range(4))
     assert len(heads) == 1200
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1.5, 10**40, "text", b"bytes", [1, (2,)], {"a": {2}}, "\n\x93"])
+def test_plain_values_are_inert_or_taken_for_more(value):
+    """Nothing that is taken for inert looks up a name when it is loaded; most plain values are."""
+    packed = pack_object(value)[0]
+    opcodes = {opcode.name for opcode, _, _ in pickletools.genops(packed)}
+    assert opcodes.isdisjoint({"STACK_GLOBAL", "GLOBAL", "EXT1"})
+    assert (is_inert(packed) or value == "\n\x93")
+
+
+@pytest.mark.parametrize("value", [print, OSError("x"), np.arange(3), Path("a"), range(3), complex(1, 2)])
+def test_what_is_found_by_name_is_not_inert(value):
+    """To load it may import, call and fail."""
+    assert not is_inert(pack_object(value)[0])
+
+
+@pytest.mark.parametrize("packed", [b"", b"?", b"Ncx", b"\x80\x04N", b"\x80\x04\x95"])
+def test_what_is_no_pickle_is_not_inert(packed):
+    """What does not load, the careful way says what is wrong with."""
+    assert not is_inert(packed)

@@ -339,6 +339,15 @@ def test_what_was_ordered_is_pending_and_known_by_number_and_name():
     assert results.knows("x-1") and results.views[2].name == "x-1"
 
 
+def test_what_is_individual_wins_over_what_is_common():
+    """A name and a time that all have in common are those of whoever has none of his own."""
+    results = Results()
+    sets = [{}, {"name": "b"}, {"expected_time": 5}, {"name": None, "expected_time": None}]
+    results.expect(range(4), sets, 99.0, {"name": "all", "expected_time": 2.0})
+    assert [view.name for view in results.views.values()] == ["all", "b", "all", None]
+    assert [view.expected for view in results.views.values()] == [2.0, 2.0, 5.0, 0.0]
+
+
 @pytest.mark.parametrize("value", [None, "soon", [1, 2], object(), np.arange(3), {}])
 def test_an_expected_time_that_is_none_counts_as_not_declared(value):
     """Whatever the worker will say to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -411,6 +412,30 @@ def test_part_is_loaded_once():
     for _ in range(2):
         with pytest.raises(ImportError):
             broken.load()
+
+
+class Unsendable(int):
+    """A number that cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not me")
+
+
+@deed
+def unsendable(value: Any, worker: Any) -> Any:
+    """Return one, or what is given."""
+    return Unsendable(3) if value is None else value
+
+
+def test_reports_that_look_small(options):
+    """Numbers of any size and class are reports like others, and one that cannot be sent fails."""
+    sent = [7, 2**14_000, True, 1.5, math.inf, signal.SIGTERM, 0]
+    boss = working(*do("unsendable", None, *sent), **options, on_error="collect")
+    boss.wait_till_finished()
+    found = [record["report"] for record in boss.get_report()["workers_report"]]
+    assert found == sent and [*map(type, found)] == [*map(type, sent)]
+    (error,) = boss.errors.values()
+    assert isinstance(error, taylorism.TransmissionError) and "not me" in str(error)
 
 
 def _restored(spoil: Any) -> tuple[bool, bool]:

@@ -35,15 +35,15 @@ from taylorism._upstream import Upstream
 __all__ = ["Batch", "Batches", "Seat"]
 
 #: seconds of work that a process is given at a time; half of it is still there when it is given more
-AMOUNT = 0.01
+AMOUNT = 0.03
 #: sets that it is given at a time, at most
 MOST = 512
 #: seconds of silence after which what it has not begun is taken back
 SILENCE = 0.03
 #: seconds for which short workers may speak before they are heard. To be woken by each made them and the listener
 #: take turns on a processor: 40 microseconds for each write, where 2 are enough
-NAP = 0.002
-#: how much the last tasks count for the time that the next will take
+NAP = 0.004
+#: how much the last task counts for the time that the next will take
 _WEIGHT = 0.3
 
 _NEVER = float("inf")
@@ -124,9 +124,11 @@ class Batches:
         """Take note of what a worker took that was watched."""
         self._expect(max(done.ended - done.began, 0.0))
 
-    def _expect(self, seconds: float) -> None:
+    def _expect(self, seconds: float, count: int = 1) -> None:
+        """Expect what `count` tasks took each: where many were short, one that was not is soon forgotten."""
         known = seconds if self._seconds == _NEVER else self._seconds
-        self._seconds = max(known + _WEIGHT * (seconds - known), 1e-6)
+        weight = 1 - (1 - _WEIGHT) ** count
+        self._seconds = max(known + weight * (seconds - known), 1e-6)
 
     def _size(self) -> int:
         """Return how many sets to give at a time: not so many that the others would have none."""
@@ -142,9 +144,10 @@ class Batches:
         return [job for job in chosen if not (self._may_travel(job) and self._begin(job))]
 
     def _may_travel(self, job: Job) -> bool:
+        if job.packed is None or job.trials:
+            return False
         name = job.instructions.get("name")
-        clash = isinstance(name, str) and (name in self._names or name in self._ledger.workers)
-        return job.packed is not None and job.trials == 0 and not clash
+        return not (isinstance(name, str) and (name in self._names or name in self._ledger.workers))
 
     def _begin(self, job: Job) -> bool:
         hooks = job.instructions.get("scheduler_hooks")
@@ -172,14 +175,14 @@ class Batches:
         return jobs[:fine]
 
     def _goes_with(self, job: Job, like: Job) -> bool:
-        if not self._may_travel(job) or job.common is not like.common:
+        if job.common is not like.common or not self._may_travel(job):
             return False
         self._note_name(job)
         return True
 
     def _note_name(self, job: Job) -> None:
         name = job.instructions.get("name")
-        if isinstance(name, str):
+        if name is not None and isinstance(name, str):
             self._names.add(name)
 
     def _give(self, batch: Batch, jobs: list[Job]) -> bool:
@@ -193,7 +196,8 @@ class Batches:
         return True
 
     def _forget_names(self, jobs: Iterable[Job]) -> None:
-        self._names.difference_update(job.instructions.get("name") for job in jobs)
+        if self._names:
+            self._names.difference_update(job.instructions.get("name") for job in jobs)
 
     # -- hearing --------------------------------------------------------------------------------------
 
@@ -243,15 +247,17 @@ class Batches:
             return
         if isinstance(frame.head, list):
             self._upstream.tell(Several(pid, seat.scheduler_ticket), frame.segments)
-            count = len(frame.head)
+            count, seconds = len(frame.head), frame.head.seconds  # type: ignore[attr-defined]
         else:
-            self._tell_one(batch, Done(*frame.head), frame)
-            count = 1
+            done, count = Done(*frame.head), 1
+            self._tell_one(batch, done, frame)
+            seconds = done.ended - done.began
         gone = [batch.jobs.popleft() for _ in range(count)]
         self._forget_names(gone)
-        now = time.monotonic()
-        self._expect((now - batch.heard) / count)
-        batch.heard = now
+        # As the process has it: on a busy machine, it may have been done for long before it is heard. To count that
+        # made the next batch smaller, and so the next wait for one longer for each.
+        self._expect(max(seconds, 0.0) / count, count)
+        batch.heard = time.monotonic()
         self._wake(batch)
 
     def _hand_back(self, batch: Batch) -> None:

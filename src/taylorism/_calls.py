@@ -135,7 +135,9 @@ def _value(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
 
 def caller(attributes: Mapping[str, Any]) -> Caller | None:
     """Return the worker for a call, None where these attributes are of another kind."""
-    function, arguments = attributes.get(FUNCTION), attributes.get(ARGUMENTS)
+    if FUNCTION not in attributes:
+        return None
+    function, arguments = attributes[FUNCTION], attributes.get(ARGUMENTS)
     if not (isinstance(function, Packed) and isinstance(arguments, Packed)):
         return None
     declared = Caller.footprint_retrieve().attr

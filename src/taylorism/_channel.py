@@ -22,6 +22,7 @@ import functools
 import itertools
 import os
 import pickle
+import re
 import select
 import socket
 import struct
@@ -39,7 +40,10 @@ __all__ = [
     "Inflow",
     "Outflow",
     "encode",
+    "is_bare",
+    "is_inert",
     "open_object",
+    "pack_bare",
     "pack_head",
     "pack_object",
     "pack_record",
@@ -51,8 +55,11 @@ _LENGTHS = struct.Struct("!II")
 
 #: bytes from which a buffer travels as a segment of its own; below, copying is cheaper than keeping track
 LARGE = 64 * 1024
+#: a pickle without the opcodes that find something by name, in a registry, or out of band (`pickletools`)
+_INERT = re.compile(rb"\x80[^\x82-\x84\x93\x97]*\.")
 #: what has no buffers; in a newborn worker, not to look for them saves the copies of some pages
 _BARE = (type(None), bool, int, float, str)
+_ALL_BARE = frozenset(_BARE).issuperset
 #: bytes asked for from one system call
 _CHUNK = 1 << 20
 #: buffers handed to one `writev` (the system's limit is 1024)
@@ -87,6 +94,16 @@ class Frame(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------
 
 
+def is_bare(value: object) -> bool:
+    """Whether it is, or is a dict of, what has no buffers."""
+    return isinstance(value, _BARE) or (type(value) is dict and _ALL_BARE(map(type, value.values())))
+
+
+def pack_bare(value: object) -> bytes:
+    """Pickle what has no buffers."""
+    return pickle.dumps(value, protocol=5)
+
+
 def pack_object(value: object) -> list[Any]:
     """Pickle `value`; its large buffers (numpy arrays above all) follow as segments, uncopied.
 
@@ -96,7 +113,7 @@ def pack_object(value: object) -> list[Any]:
         Whatever pickling it raises.
     """
     if isinstance(value, _BARE):
-        return [pickle.dumps(value, protocol=5)]
+        return [pack_bare(value)]
     segments: list[Any] = []
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -113,6 +130,14 @@ def pack_object(value: object) -> list[Any]:
 def open_object(segments: Sequence[Any]) -> Any:
     """Load what `pack_object` packed. Arrays are views on the segments: no copy, writable."""
     return pickle.loads(segments[0], buffers=segments[1:])
+
+
+def is_inert(packed: bytes) -> bool:
+    """Whether a pickle of this protocol holds plain values alone: to load it finds nothing by name.
+
+    So it runs nobody's code, and cannot fail. A number may look like what finds something; then the answer is no.
+    """
+    return _INERT.fullmatch(packed) is not None
 
 
 def pack_head(head: object) -> bytes:
@@ -156,27 +181,41 @@ def pack_record(number: int, name: str, report: bytes, began: float, ended: floa
     return _RECORD.pack(_RECORD_HEAD + len(text), 1, len(report), 0, number, began, ended) + text + report
 
 
-def records(packed: Any) -> Iterator[tuple[int, str, float, float, Any]]:
+def records(packed: Any) -> Iterator[tuple[int, str, float, float, bytes]]:
     """Yield of each record: number, name, when it began and ended, and the pickled report."""
-    view, start = memoryview(packed), 0
-    while start < len(view):
-        head, _, size, _, number, began, ended = _RECORD.unpack_from(view, start)
+    data, start = bytes(packed), 0
+    while start < len(data):
+        head, _, size, _, number, began, ended = _RECORD.unpack_from(data, start)
         body = start + 16 + head
-        name = str(view[start + _RECORD.size : body], "utf-8", "surrogatepass")
+        name = str(data[start + _RECORD.size : body], "utf-8", "surrogatepass")
         start = body + size
-        yield number, name, began, ended, view[body:start]
+        yield number, name, began, ended, data[body:start]
 
 
-def _records_from(view: memoryview, start: int) -> tuple[int, list[int]]:
+class Numbers(list[int]):
+    """The head of a frame of records: the numbers of the sets.
+
+    Attributes
+    ----------
+    seconds : float
+        From the beginning of the first worker to the end of the last.
+    """
+
+    seconds = 0.0
+
+
+def _records_from(view: memoryview, start: int) -> tuple[int, Numbers]:
     """Return where the records that begin at `start` end, and their numbers."""
-    numbers = []
-    while len(view) - start >= _RECORD.size:
-        head, count, size, mark, number = _RECORD.unpack_from(view, start)[:5]
+    numbers, first, last, size_of_all = Numbers(), 0.0, 0.0, len(view)
+    while size_of_all - start >= _RECORD.size:
+        head, count, size, mark, number, began, ended = _RECORD.unpack_from(view, start)
         end = start + 16 + head + size
-        if count != 1 or mark or end > len(view):
+        if count != 1 or mark or end > size_of_all:
             break
+        first, last = first or began, ended
         numbers.append(number)
         start = end
+    numbers.seconds = last - first
     return start, numbers
 
 
@@ -339,6 +378,12 @@ class _Segments(Sequence[memoryview]):
         end = self._ends[which]
         start = self._ends[which - 1] if which % len(self) else 0
         return self._view[start:end]
+
+    def __iter__(self) -> Iterator[memoryview]:
+        start = 0
+        for end in self._ends:
+            yield self._view[start:end]
+            start = end
 
 
 def _slices(view: memoryview, sizes: Sequence[int]) -> Iterable[memoryview]:

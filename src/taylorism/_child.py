@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["NoticePipe", "Result", "attempt", "finish", "leave", "leave_by", "run"]
 
 
+#: what can always be pickled, and is small
+_SMALL = frozenset({type(None), bool, float, int})
 #: the head of nearly every notice: see `REPORTED`
 _PLAIN = _channel.pack_head(None)
 
@@ -61,6 +63,12 @@ class NoticePipe:
             return _PLAIN, segments
         text = _shown(result.report, self.shown) if self.shown else ""
         return Notice(Outcome.REPORT, text=text, remark=remark), segments
+
+    def brief(self, result: Result) -> bytes | None:
+        """Return the pickled report, where it is small and nothing else is to be told of it; else None."""
+        if result.error is None and not self.shown and type(result.report) in _SMALL:
+            return _channel.pack_bare(result.report)
+        return None
 
     def _segments(self, report: object) -> tuple[list[Any], str]:
         # What is small goes nowhere near the way of what is big: a newborn process copies each page it looks at.

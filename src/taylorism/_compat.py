@@ -47,6 +47,7 @@ __all__ = [
     "handled_signals",
     "leave_multiprocessing_child",
     "handlers",
+    "is_default",
     "log_handlers",
     "set_environment",
     "set_handler",
@@ -109,9 +110,14 @@ def set_handler(signum: int, handler: Callable[..., object] | None = None) -> No
     _signal.signal(signum, _signal.SIG_DFL if handler is None else handler)
 
 
+def is_default(signum: int) -> bool:
+    """Whether the system does what it always does at `signum`; asked without a system call."""
+    return bool(_signal.getsignal(signum) is _signal.SIG_DFL)
+
+
 def handlers(signums: Iterable[int]) -> list[Any]:
     """Return the handlers of some signals."""
-    return [_signal.getsignal(signum) for signum in signums]
+    return list(map(_signal.getsignal, signums))
 
 
 def handled_signals() -> list[int]:

@@ -58,12 +58,16 @@ def dump(value: object, berth: Berth | None) -> tuple[bytes, str]:
     Exception
         Whatever pickling it raises.
     """
+    if _channel.is_bare(value) and len(body := _channel.pack_bare(value)) < WORTH:
+        return body, ""
     segments, trouble = pack(value, berth)
     body = segments[0] if len(segments) == 1 else pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     return body, trouble
 
 
 def _worth_it(segments: Sequence[Any]) -> bool:
+    if len(segments) == 1 and len(segments[0]) < WORTH:
+        return False
     return sum(len(each) for each in segments if len(each) >= _channel.LARGE) >= WORTH
 
 
@@ -151,7 +155,7 @@ def discard(segments: Sequence[Any], hold: Hold) -> None:
 
 def is_bill(segment: Any) -> bool:
     """Whether this is where things are, rather than a pickle."""
-    return bytes(segment[:1]) == _MARK
+    return bool(segment[:1] == _MARK)
 
 
 class _Bill(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 
 import footprints
 
-from taylorism import _calls, _compat
+from taylorism import _calls, _compat, _moulds
 from taylorism._choice import Choices
 from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
 
@@ -50,8 +50,7 @@ def _chosen(attributes: dict[str, Any]) -> Any:
     found = _choices().find(attributes)
     if found is None:
         return _chosen_anew(attributes)
-    cls, resolved = found
-    return cls(resolved, checked=True)
+    return _moulds.build(*found)
 
 
 def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
@@ -112,7 +111,9 @@ def _specialist(attributes: dict[str, Any]) -> Any:
     No other class is asked, since a command may hold what footprints would replace, ``[name]``, and another class
     may have an attribute `command`.
     """
-    kind = attributes.get("kind")
+    if "kind" not in attributes:
+        return None
+    kind = attributes["kind"]
     cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
     resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
     return cls(resolved, checked=True) if cls is not None and resolved else None

@@ -225,9 +225,9 @@ class Ledger:
             self.give_back([job for _, _, job in self._waiting])  # they will not have their next trial
             self._waiting.clear()
 
-    def add(self, jobs: Iterable[Job]) -> None:
-        """Take new sets of instructions; ignored once the intake is closed."""
-        if self.intake is Intake.OPEN:
+    def add(self, jobs: Iterable[Job], in_time: bool = False) -> None:
+        """Take new sets of instructions; ignored once the intake is closed, but for those that came in time."""
+        if in_time or self.intake is Intake.OPEN:
             self._sets.add(self._noted(jobs))
 
     def _noted(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:

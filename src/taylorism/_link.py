@@ -232,10 +232,14 @@ class Link:
         self.results.hold(numbers, getattr(packed, "handed", {}))
         if calls:
             self.results.calls.update(numbers)
-        # Sent, then expected: if a handler raises between the two, nothing is waited for that nobody knows of.
+        # Sent, then expected: if a handler raises between the two, nothing is waited for that nobody knows of. And
+        # written first, so that the listener has something to do meanwhile; what is interrupted is sent later.
+        now = time.time()
         self._push(NewSets(range(numbers[0], numbers[-1] + 1), calls), packed)
-        self.results.expect(numbers, ({**common, **one} for one in sets), time.time())
-        self._write_out()
+        try:
+            self._write_out()
+        finally:
+            self.results.expect(numbers, sets, now, common)
         return numbers
 
     def cancel(

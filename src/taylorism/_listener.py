@@ -26,6 +26,7 @@ import logging
 import math
 import os
 import pathlib  # noqa: F401 - see below
+import pickle
 import select
 import signal
 import time
@@ -38,6 +39,7 @@ from typing import Any, NoReturn
 from taylorism import (  # noqa: F401 - see below
     _blame,
     _caps,
+    _channel,
     _cpus,
     _errors,
     _freight,
@@ -70,6 +72,7 @@ from taylorism._messages import (
     WorkerDone,
 )
 from taylorism._reserve import Reserve
+from taylorism._scheduler import BaseScheduler
 from taylorism._setup import Setup
 from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
@@ -96,6 +99,11 @@ ORPHANED_GRACE = 1.0
 
 #: bytes of instructions that take next to nothing to send on
 LIGHT = 16 * 1024
+
+#: sets that are queued in one turn, where those that are there may start before the others are
+AT_ONCE = 1000
+#: signals to which it is the same whether all that was ordered before them is queued
+_UNHURRIED = (Signal.RESUME, Signal.END)
 
 _NEVER = float("inf")
 #: the same, in milliseconds
@@ -177,6 +185,7 @@ class Listener:
         self._verdict_due = self._verdict_limit = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._cancelling: list[_Cancelling] = []
+        self._coming: Iterator[tuple[Job, BaseException | None]] | None = None  # what is ordered and not queued yet
         self._finished = False
 
     def live(self) -> None:
@@ -219,7 +228,7 @@ class Listener:
         due = min(due, self._reserve.next_due(bool(self._ready)))
         if self._crew.has_hands:
             due = min(due, self._batches.next_deadline, self._crew.hands.next_deadline)
-        if self._news and self._may_ask:
+        if self._coming is not None or (self._news and self._may_ask):
             return 0.0
         if self._deciding:
             return min(due, self._verdict_due)
@@ -270,7 +279,10 @@ class Listener:
     def _take_orders(self) -> None:
         for frame in self._upstream.orders(self._ready) if self._ready else ():
             self._news = True
+            if getattr(frame.head, "signal", None) not in _UNHURRIED:
+                self._take_in(None)  # what was ordered before this comes first
             self._take_order(frame)
+        self._take_in(AT_ONCE)
         if self._upstream.hung_up:
             self._upstream.hang_up()
             if not self._upstream.deaf:
@@ -287,27 +299,46 @@ class Listener:
             raise _errors.TaylorismError(f"the main process sent an unknown order: {frame.head!r}")
 
     def _take_sets(self, frame: Frame) -> None:
-        """Queue new sets; charge those that do not load here, or that their scheduler can never start."""
+        """Begin to take in new sets; where a scheduler compares them, all of them at once."""
         if self._ledger.intake is Intake.CLOSED:
+            return
+        keep = self._setup.policy.reuses
+        self._coming = _unpacked(frame, keep, self._stowage.load, keep and self._ledger.queue is not None)
+        if not (keep and self._clockless and self._ledger.gives_more):
+            self._take_in(None)
+
+    def _take_in(self, most: int | None) -> None:
+        """Queue the next sets; charge those that do not load here, or that their scheduler can never start."""
+        if self._coming is None:
             return
         accepted: list[Job] = []
         refused: list[tuple[Job, BaseException]] = []
-        keep = self._setup.policy.reuses
-        for job, broken in _unpacked(frame, keep, self._stowage.load, keep and self._ledger.queue is not None):
-            error = broken or self._objection(job)
+        judge, some = self._judge, list(islice(self._coming, most))
+        for job, broken in some:
+            error = broken or (judge and _blame.judged(judge, job))
             if error is None:
                 accepted.append(job)
             else:
                 refused.append((job, error))
-        self._ledger.add(accepted)
+        self._news = True
+        if len(some) != most:
+            self._coming = None
+        self._ledger.add(accepted, in_time=True)
         for job, error in refused:
-            if self._ledger.intake is Intake.OPEN or not self._setup.policy.stops:
+            if self._ledger.failure is None or not self._setup.policy.stops:
                 self._court.charge_job(job, error)
 
-    def _objection(self, job: Job) -> BaseException | None:
+    @property
+    def _judge(self) -> Callable[[Any], str | None] | None:
+        """What says why a set can never start, if there is anything to ask."""
         judge = getattr(self._setup.scheduler, "never_startable", None)
         known = self._clockless or self._ledger.queue is not None
-        return _blame.judged(judge, job) if known and callable(judge) else None
+        silent = getattr(judge, "__func__", None) is BaseScheduler.never_startable
+        return judge if known and callable(judge) and not silent else None
+
+    def _objection(self, job: Job) -> BaseException | None:
+        judge = self._judge
+        return None if judge is None else _blame.judged(judge, job)
 
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
@@ -489,7 +520,7 @@ class Listener:
     # -- the end --------------------------------------------------------------------------------------
 
     def _report_the_end(self) -> None:
-        settled = self._ledger.over and not self._held and not self._cancelling
+        settled = self._ledger.over and not (self._held or self._cancelling or self._coming)
         if settled and self._crew.has_hands:
             self._crew.retire()
         over = settled and self._crew.all_gone and self._signals.quiet
@@ -541,18 +572,20 @@ def _unpacked(
         broken = trouble
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
     light = not keep and _is_light(frame.segments[0])  # asked for where each has a process of its own
+    calls, whole = frame.head.calls, stays and _freight.is_bill(frame.segments[0])
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
             views.clear()
-            instructions, calls = _instructions.unpack(common, packed, load), frame.head.calls
-            job = Job(number, instructions, common=shared, call=calls, light=light and _is_light(packed))
+            plain = len(packed) <= LIGHT and _channel.is_inert(bytes(packed))  # as nearly all are: needs no care
+            instructions = _instructions.unpack(common, packed, pickle.loads if plain else load)
+            job = Job(number, instructions, call=calls, light=light and (plain or _is_light(packed)))
             if keep:
-                job.packed, job.views = bytes(packed), tuple(views)
-            if stays and (_freight.is_bill(packed) or _freight.is_bill(frame.segments[0])):
+                job.common, job.packed, job.views = shared, bytes(packed), tuple(views)
+            if whole or (stays and not plain and _freight.is_bill(packed)):
                 job.loaded = dict(instructions)
             error = broken
         except Exception as trouble:
-            job, error = Job(number, {}, call=frame.head.calls), broken or trouble
+            job, error = Job(number, {}, call=calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
 
 

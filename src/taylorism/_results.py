@@ -38,6 +38,8 @@ __all__ = ["Results", "View"]
 
 T = TypeVar("T")
 
+#: nothing in common
+_NONE: dict[str, Any] = {}
 #: why the memory of a short worker is not known
 _SHARED = "its process ran many short workers: what each used cannot be told apart"
 #: failing workers that the message of a `WorkersFailed` quotes
@@ -152,11 +154,20 @@ class Results:
 
     # -- what was ordered -----------------------------------------------------------------------------
 
-    def expect(self, numbers: Sequence[int], sets: Iterable[Mapping[str, Any]], now: float) -> None:
-        """Take note of sets that were ordered; something may have come of them already."""
+    def expect(
+        self,
+        numbers: Sequence[int],
+        sets: Iterable[Mapping[str, Any]],
+        now: float,
+        common: Mapping[str, Any] = _NONE,
+    ) -> None:
+        """Take note of sets that were ordered, less what they have in common; something may have come of them."""
+        usual, call_all = common.get("expected_time"), common.get("name")
         for number, instructions in zip(numbers, sets, strict=True):
-            view, name = self._view(number), instructions.get("name")
-            view.expected, view.submitted = _seconds(instructions), now
+            view, name = self._view(number), instructions.get("name", call_all)
+            view.submitted = now
+            if (seconds := instructions.get("expected_time", usual)) is not None:
+                view.expected = _seconds(seconds)
             if isinstance(name, str) and "[" not in name:
                 self._call(view, name)
 
@@ -268,14 +279,21 @@ class Results:
 
     def _note_several(self, number: int, event: Several, packed: Any) -> None:
         """Take in what many short workers say; each step may be made twice."""
-        for place, record in enumerate(_channel.records(packed)):
-            which, name, began, ended, report = record
-            start = Start(which, name, event.pid, event.ticket, event.trials, began)
-            view = self._view(which)
+        pid, ticket, trials = event
+        done: list[int] = []
+        for place, (which, name, began, ended, report) in enumerate(_channel.records(packed)):
+            view, start = self._view(which), Start(which, name, pid, ticket, trials, began)
             self._note_start(view, start)
-            view.end = End(which, State.DONE, ended, unknown=_SHARED, trials=event.trials, start=start)
-            self._open_report((number, place), WorkerDone(name, which), (report,))
-            self._move(which, State.DONE if which not in self._failed else State.FAILED)
+            view.end = End(which, State.DONE, ended, None, None, None, None, _SHARED, trials, start)
+            if which not in self.calls and _channel.is_inert(report):
+                self._records[number, place] = {"name": name, "report": pickle.loads(report)}
+            else:
+                self._open_report((number, place), WorkerDone(name, which), (report,))
+            if which in self._failed:
+                self._move(which, State.FAILED)
+            else:
+                done.append(which)
+        self._move_done(done)
 
     def _note_movements(self, event: Movements) -> None:
         for move in event.moves:
@@ -290,8 +308,9 @@ class Results:
 
     def _note_start(self, view: View, start: Start) -> None:
         view.start = start
-        if start.name != f"#{view.number}":  # what it goes by as long as it was not heard to say its name
-            self._call(view, start.name)
+        name = start.name
+        if name[:1] != "#" or name != f"#{view.number}":  # what it goes by until it is heard to say its name
+            self._call(view, name)
 
     def _note_end(self, view: View, end: End) -> None:
         if end.start is not None:
@@ -320,6 +339,17 @@ class Results:
             self._held.pop(number, None)
             if number in self.calls and state in (State.CANCELLED, State.STOPPED):
                 self.outcomes[number] = state, None
+
+    def _move_done(self, numbers: Sequence[int]) -> None:
+        """Do as `_move` for many that are done: one container after the other."""
+        done = self._in[State.DONE]
+        for number in numbers:
+            done[number] = None
+            self.views[number].state = State.DONE
+        others: list[dict[int, Any]] = [self._in[state] for state in _STATES if state != State.DONE]
+        for other in filter(None, (*others, self._open, self._held)):
+            for number in numbers:
+                other.pop(number, None)
 
     def _note_failure(self, event: WorkerFailed, packed: Any) -> None:
         failure = event.failure
@@ -418,7 +448,7 @@ class Results:
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         touched = [view for view in list(self.views.values()) if view.state != State.PENDING]
-        return _by_label((self._label(view.number, view.name), view.info()) for view in touched)
+        return _by_label([(self._label(view.number, view.name), view.info()) for view in touched])
 
     @property
     def traceback(self) -> tuple[str, ...]:
@@ -438,16 +468,15 @@ def _by_label(items: Iterable[tuple[str, T]]) -> dict[str, T]:
     """Return a dict, in which nobody is lost whose name looks like the label of another."""
     found: dict[str, T] = {}
     for label, value in items:
-        unused = label
-        while unused in found:
-            unused += "'"
-        found[unused] = value
+        while label in found:
+            label += "'"  # noqa: PLW2901 - it is this that is looked for
+        found[label] = value
     return found
 
 
-def _seconds(instructions: Mapping[str, Any]) -> float:
+def _seconds(expected: Any) -> float:
     try:
-        seconds = float(instructions.get("expected_time") or 0.0)
+        seconds = float(expected or 0.0)
     except (TypeError, ValueError, OverflowError):
         return 0.0
     return seconds if math.isfinite(seconds) else 0.0

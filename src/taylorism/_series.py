@@ -13,13 +13,15 @@ process ends. All else that a task leaves behind, modules, variables, threads, i
 
 from __future__ import annotations
 
+import operator
 import os
+import pickle
 import resource
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
@@ -108,12 +110,22 @@ def _is_open(fd: int) -> bool:
     return True
 
 
-def _is_shut(stream: Any) -> bool:
-    return bool(getattr(stream, "closed", False))
+def _poller_of(fds: Iterable[int]) -> select.poll:
+    """Return what tells of all of these together whether they are open: one call rather than one for each."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, 0)
+    return poller
 
 
-#: signals whose handlers are restored
-_HANDLED = (*_signals.INTERRUPTING, signal.SIGALRM, signal.SIGPIPE)
+def _open_ones() -> list[Any]:
+    """Return those of the standard streams that can be closed, and are not."""
+    return [each for each in (sys.stdin, sys.stdout, sys.stderr) if getattr(each, "closed", True) is False]
+
+
+_CLOSED = operator.attrgetter("closed")
+#: signals whose handlers are restored; numbers, for the system takes twice as long to make one of an enum
+_HANDLED = tuple(map(int, (*_signals.INTERRUPTING, signal.SIGALRM, signal.SIGPIPE)))
 
 
 @dataclass
@@ -122,6 +134,10 @@ class _Surroundings:
 
     Attributes
     ----------
+    standing : select.poll
+        Tells which of the standard descriptors that were open are so no more.
+    usable : list of file
+        The standard streams that were open.
     outputs : list of tuple of two int
         Descriptors that are led elsewhere for each Worker, with copies of what they were.
     """
@@ -132,21 +148,23 @@ class _Surroundings:
     streams: tuple[Any, ...] = field(default_factory=lambda: (sys.stdin, sys.stdout, sys.stderr))
     handlers: list[Any] = field(default_factory=lambda: _compat.handlers(_HANDLED))
     cpus: Any = field(default_factory=_cpus.read_mask)
-    standing: list[int] = field(default_factory=lambda: [fd for fd in (0, 1, 2) if _is_open(fd)])
-    shut: list[bool] = field(default_factory=lambda: list(map(_is_shut, (sys.stdin, sys.stdout, sys.stderr))))
+    standing: select.poll = field(default_factory=lambda: _poller_of(filter(_is_open, (0, 1, 2))))
+    usable: list[Any] = field(default_factory=_open_ones)
 
     def restore(self) -> bool:
         """Go back to them; return whether that could be done."""
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._restore_handlers()
+            if _compat.handlers(_HANDLED) != self.handlers:
+                self._restore_handlers()
             self._restore_place()
             for fd, copy in self.outputs:
                 os.dup2(copy, fd)
         except OSError:
             return False
         sys.stdin, sys.stdout, sys.stderr = self.streams
-        return list(map(_is_shut, self.streams)) == self.shut and all(map(_is_open, self.standing))
+        lost = any(event & select.POLLNVAL for _, event in self.standing.poll(0))
+        return not (lost or any(map(_CLOSED, self.usable)))
 
     def _restore_place(self) -> None:
         if _directory() != self.directory:
@@ -157,9 +175,8 @@ class _Surroundings:
             _cpus.bind(self.cpus)
 
     def _restore_handlers(self) -> None:
-        if _compat.handlers(_HANDLED) != self.handlers:
-            for signum, handler in zip(_HANDLED, self.handlers, strict=True):
-                _compat.set_handler(signum, handler)
+        for signum, handler in zip(_HANDLED, self.handlers, strict=True):
+            _compat.set_handler(signum, handler)
 
 
 class Series:
@@ -192,6 +209,7 @@ class Series:
         self._sets = self._permitted()
         self._sent: list[_Part] = []  # the common part that came last
         self._interruption = _signals.Interruption()
+        self._parent_pid = os.getppid()  # for good: we die with the listener
         self._number: int | None = None  # of a set that came with others
 
     def live(self, worker: Any) -> NoReturn:
@@ -237,11 +255,13 @@ class Series:
     def _hand_in(self, result: _child.Result, meter: _Meter) -> None:
         """Send a report, and say whether this process goes on."""
         stays = self._surroundings.restore()
+        together = stays and self._number is not None
+        if together and (report := self._messenger.brief(result)) is not None:
+            self._tell_briefly(result.name, report, meter)
+            return
         head, segments = self._messenger.packed(result)
-        if self._number is not None and stays and len(segments) == 1 and self._is_plain(head, segments):
-            # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
-            record = _channel.pack_record(self._number, result.name, segments[0], meter.began, time.time())
-            _channel.write_all(self._desk.notices, [record])
+        if together and self._is_plain(head, segments):
+            self._tell_briefly(result.name, segments[0], meter)
             return
         if isinstance(head, bytes) or head.failure is None:
             told = ("", "") if isinstance(head, bytes) else (head.text, head.remark)
@@ -253,17 +273,22 @@ class Series:
         if not stays:
             _child.leave(0)
 
+    def _tell_briefly(self, name: str, report: bytes, meter: _Meter) -> None:
+        # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
+        assert self._number is not None
+        record = _channel.pack_record(self._number, name, report, meter.began, time.time())
+        _channel.write_all(self._desk.notices, [record])
+
     @staticmethod
     def _is_plain(head: Any, segments: list[Any]) -> bool:
         """Whether the listener need not look at a report."""
-        return isinstance(head, bytes) and not _freight.is_bill(segments[0])
+        return isinstance(head, bytes) and len(segments) == 1 and not _freight.is_bill(segments[0])
 
     def _next(self) -> Any:
         """Wait for a set, and build its Worker; None when no more will come."""
-        before, self._interruption = self._interruption, _signals.Interruption()
         self._interruption.begin()
-        if before.signum:
-            _child.leave_by(before.signum)
+        if self._interruption.signum:  # that came too late for the one before, or was caught by it
+            _child.leave_by(self._interruption.signum)
         return next(self._sets, None)
 
     def _permitted(self) -> Iterator[Any]:
@@ -292,7 +317,7 @@ class Series:
         """Build a Worker; where that fails, the process ends with it."""
         instructions: dict[str, Any] = {}
         try:
-            common, marks = (part.load() for part in parts) if parts else ({}, {})
+            common, marks = [part.load() for part in parts] if parts else ({}, {})
             instructions = _instructions.unpack(common, packed, self._load) | marks
             worker = _hiring.hire(instructions, self._shared)
         except BaseException as error:
@@ -303,12 +328,12 @@ class Series:
             self._messenger.put(_child.Result(str(name), error=error, hopeless=hopeless))
             _child.leave(1)
         worker.messenger = self._messenger
-        worker._parent_pid = os.getppid()
+        worker._parent_pid = self._parent_pid
         return worker
 
     def _load(self, packed: Any) -> Any:
         """Load instructions; what is big in them is copied, for the listener gives it back when they are done."""
-        return _freight.load_copy([packed], self._hold)
+        return _freight.load_copy([packed], self._hold) if _freight.is_bill(packed) else pickle.loads(packed)
 
     def _frames(self) -> Iterator[Frame]:
         poller = select.poll()

@@ -186,12 +186,15 @@ class Interruption:
             From now on, wherever the task is, at the first interrupting signal.
         """
         global _role
+        if self._armed and _role is self:
+            return  # of several Workers in one process, each is hired in the role in which it works
         self._armed = True
         if _role is None:
             _install(self, INTERRUPTING)  # a Worker that was set to work without a Boss
         else:
             # Not inherited by the libraries of the task: each child that ends would cut their sleeps short.
-            _compat.set_handler(_SIGCHLD)
+            if not _compat.is_default(_SIGCHLD):
+                _compat.set_handler(_SIGCHLD)
             _role = self
         if _early:
             self.take(_early[0])

@@ -30,6 +30,11 @@ def be_unobserved() -> None:
     _unobserved = {}
 
 
+def is_unobserved(cls: type) -> bool:
+    """Whether it is known that nobody but the collector observes the workers of a class."""
+    return _unobserved is not None and _unobserved.get(cls, False)
+
+
 class Worker(footprints.FootprintBase):  # type: ignore[misc]
     """Template of what does one task, in a process of its own, as its instructions say.
 
@@ -97,7 +102,7 @@ class Worker(footprints.FootprintBase):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.name is None:
-            self.name = _uuid4()
+            self.name = new_name()
         self._parent_pid = os.getpid()
         self._terminating = False
         self._messenger: Any = None
@@ -185,10 +190,28 @@ def _new_process(worker: Worker) -> Any:
     return _process.ForkedProcess(partial(_child.run, worker))
 
 
-def _uuid4() -> str:
+#: random digits for names that are not made yet, and the process that has asked for them
+_digits: tuple[int, list[str]] = (0, [])
+#: the digit that tells the variant, by a random one
+_VARIANTS = {digit: "89ab"[value % 4] for value, digit in enumerate("0123456789abcdef")}
+#: how many names are made of one question to the system, in a process that makes many
+_AT_ONCE = 64
+
+
+def new_name() -> str:
     """Return what ``str(uuid.uuid4())`` does (RFC 4122, 4.4), in a third of the time and without its import."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
+    global _digits
+    pid, left = _digits
+    if pid != os.getpid():  # also in a fork, which would give the names that we shall give
+        left = [os.urandom(16).hex()]
+        _digits = os.getpid(), left
+    try:
+        digits = left.pop()
+    except IndexError:
+        more = os.urandom(16 * _AT_ONCE).hex()
+        left.extend(more[start : start + 32] for start in range(32, len(more), 32))
+        digits = more[:32]
+    variant = _VARIANTS[digits[16]]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
