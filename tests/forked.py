@@ -209,12 +209,14 @@ def interrupted(modules: Iterable[ModuleType], act: Callable[[], object], at: in
     """
     tripper, done = Tripper(modules, at, signal.SIGVTALRM), False
     old_handler = signal.signal(signal.SIGVTALRM, raise_injected)
+    gc.disable()  # an exception that is raised in a callback of the collector's cannot come out
     try:
         tripper.run(act)
         done = True
     except Injected:
         pass
     finally:
+        gc.enable()
         tripper.disarm()
         signal.signal(signal.SIGVTALRM, old_handler)
     return tripper.count, done
