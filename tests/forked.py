@@ -106,11 +106,13 @@ class Injector:
     def run(self, function: Callable[[], Any]) -> Any:
         """Call `function` with the injection; the module runs untouched once it has happened."""
         before = sys.gettrace()
+        gc.disable()  # an exception that is raised in a callback of the collector's cannot come out
         sys.settrace(self._enter)
         try:
             return function()
         finally:
             sys.settrace(before)
+            gc.enable()
 
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename != self._filename:
@@ -209,14 +211,12 @@ def interrupted(modules: Iterable[ModuleType], act: Callable[[], object], at: in
     """
     tripper, done = Tripper(modules, at, signal.SIGVTALRM), False
     old_handler = signal.signal(signal.SIGVTALRM, raise_injected)
-    gc.disable()  # an exception that is raised in a callback of the collector's cannot come out
     try:
         tripper.run(act)
         done = True
     except Injected:
         pass
     finally:
-        gc.enable()
         tripper.disarm()
         signal.signal(signal.SIGVTALRM, old_handler)
     return tripper.count, done
