@@ -71,6 +71,7 @@ LAYERS = {
         "schedulers",
     },
     "session": {
+        "_arrivals",
         "_batches",
         "_blame",
         "_choice",

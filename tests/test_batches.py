@@ -16,7 +16,7 @@ import workers
 from workers import Scheduler, deed, do, pid_in, reports, slots, until, working
 
 import taylorism
-from taylorism import _batches, _channel, _crew, _hands, _listener
+from taylorism import _arrivals, _batches, _channel, _crew, _hands, _listener
 from taylorism._channel import Frame
 from taylorism._messages import Done
 from taylorism.schedulers import NewMaxThreadsScheduler
@@ -495,7 +495,7 @@ def test_a_long_order_is_done_in_order(few_at_once):
 def test_the_first_may_run_before_the_last_is_taken_in(monkeypatch, tmp_path):
     """A long order is begun at once."""
     monkeypatch.setattr(_listener, "AT_ONCE", 1)
-    unpacked = _listener._unpacked
+    unpacked = _arrivals._unpacked
 
     def slowly(*args: Any) -> Any:
         for number, each in enumerate(unpacked(*args)):
@@ -503,7 +503,7 @@ def test_the_first_may_run_before_the_last_is_taken_in(monkeypatch, tmp_path):
                 workers.until((tmp_path / "n0.pid").exists, "the first runs")
             yield each
 
-    monkeypatch.setattr(_listener, "_unpacked", slowly)
+    monkeypatch.setattr(_arrivals, "_unpacked", slowly)
     (tmp_path / "release").touch()
     common, individual = do("wait", *[str(tmp_path)] * 4)
     assert names_of(reusing(common, individual | {"name": [f"n{i}" for i in range(4)]})) == ["n0", "n1", "n2", "n3"]

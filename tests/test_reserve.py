@@ -16,7 +16,7 @@ import workers
 from workers import Scheduler, alive, deed, pid_in, reports, slots, until, working
 
 import taylorism
-from taylorism import _listener, _reserve
+from taylorism import _arrivals, _listener, _reserve
 
 
 @deed
@@ -249,14 +249,14 @@ def test_code_of_the_user_s_runs_once(attribute, tmp_path):
 def test_instructions_that_are_a_burden_are_not_sent_again(tmp_path):
     """What is large comes with the fork."""
     common, individual = instructions(tmp_path, 3)
-    individual["value"][3] = [bytes(_listener.LIGHT + 1)]
+    individual["value"][3] = [bytes(_arrivals.LIGHT + 1)]
     individual["deed"][3] = "how_much"
     boss = working(common, individual)
     pid_in(tmp_path / "w0.pid"), pid_in(tmp_path / "w1.pid")
     ready = in_reserve(boss, tmp_path, 2)
     release(tmp_path)
     found = dict(zip(names_of(boss), reports(boss), strict=True))
-    assert found["w3"][0] == _listener.LIGHT + 1 and found["w3"][1] not in ready
+    assert found["w3"][0] == _arrivals.LIGHT + 1 and found["w3"][1] not in ready
 
 
 @deed

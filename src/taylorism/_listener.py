@@ -26,14 +26,11 @@ import logging
 import math
 import os
 import pathlib  # noqa: F401 - see below
-import pickle
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Any, NoReturn
 
 from taylorism import (  # noqa: F401 - see below
@@ -51,13 +48,14 @@ from taylorism import (  # noqa: F401 - see below
     _tree,
     _worker,
 )
+from taylorism._arrivals import Arrivals
 from taylorism._batches import NAP, Batches
 from taylorism._channel import Frame
 from taylorism._compat import SignalInterruptError
 from taylorism._court import Court
 from taylorism._crew import Crew
 from taylorism._launcher import Launcher
-from taylorism._ledger import Common, Intake, Job, Ledger, Todo
+from taylorism._ledger import Ledger, Todo
 from taylorism._member import Member
 from taylorism._messages import (
     Cancel,
@@ -72,7 +70,6 @@ from taylorism._messages import (
     WorkerDone,
 )
 from taylorism._reserve import Reserve
-from taylorism._scheduler import BaseScheduler
 from taylorism._setup import Setup
 from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
@@ -96,9 +93,6 @@ VERDICT_AT_MOST = 20.0
 _GLIMPSE = 0.1
 #: seconds between SIGTERM and SIGKILL when main is dead: nobody waits for the tasks' clean-up any more
 ORPHANED_GRACE = 1.0
-
-#: bytes of instructions that take next to nothing to send on
-LIGHT = 16 * 1024
 
 #: sets that are queued in one turn, where those that are there may start before the others are
 AT_ONCE = 1000
@@ -172,20 +166,20 @@ class Listener:
             self._poller, self._forget, shown, setup.policy, measured, setup.shared, self._stowage
         )
         self._ledger = Ledger(setup.policy, queue=setup.queue)
-        self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._objection)
+        self._clockless = is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
+        self._arrivals = Arrivals(setup, self._ledger, self._stowage.load, self._clockless)
+        self._court = Court(setup.policy, self._ledger, self._crew, self._upstream, self._arrivals.objection)
         self._batches = Batches(
             setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
         )
         self._reserve = Reserve(setup.policy, self._ledger, self._crew)
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
-        self._clockless = is_ours(setup.scheduler if setup.queue is None else setup.queue) and not measured
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about
         self._ready: set[int] = set()
         self._verdict_due = self._verdict_limit = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._cancelling: list[_Cancelling] = []
-        self._coming: Iterator[tuple[Job, BaseException | None]] | None = None  # what is ordered and not queued yet
         self._finished = False
 
     def live(self) -> None:
@@ -228,7 +222,7 @@ class Listener:
         due = min(due, self._reserve.next_due(bool(self._ready)))
         if self._crew.has_hands:
             due = min(due, self._batches.next_deadline, self._crew.hands.next_deadline)
-        if self._coming is not None or (self._news and self._may_ask):
+        if self._arrivals.waiting or (self._news and self._may_ask):
             return 0.0
         if self._deciding:
             return min(due, self._verdict_due)
@@ -299,46 +293,17 @@ class Listener:
             raise _errors.TaylorismError(f"the main process sent an unknown order: {frame.head!r}")
 
     def _take_sets(self, frame: Frame) -> None:
-        """Begin to take in new sets; where a scheduler compares them, all of them at once."""
-        if self._ledger.intake is Intake.CLOSED:
-            return
-        keep = self._setup.policy.reuses
-        self._coming = _unpacked(frame, keep, self._stowage.load, keep and self._ledger.queue is not None)
-        if not (keep and self._clockless and self._ledger.gives_more):
+        if not self._arrivals.announce(frame):
             self._take_in(None)
 
     def _take_in(self, most: int | None) -> None:
-        """Queue the next sets; charge those that do not load here, or that their scheduler can never start."""
-        if self._coming is None:
+        """Queue the next sets that main has sent; charge those that can never start."""
+        if not self._arrivals.waiting:
             return
-        accepted: list[Job] = []
-        refused: list[tuple[Job, BaseException]] = []
-        judge, some = self._judge, list(islice(self._coming, most))
-        for job, broken in some:
-            error = broken or (judge and _blame.judged(judge, job))
-            if error is None:
-                accepted.append(job)
-            else:
-                refused.append((job, error))
         self._news = True
-        if len(some) != most:
-            self._coming = None
-        self._ledger.add(accepted, in_time=True)
-        for job, error in refused:
+        for job, error in self._arrivals.queue(most):
             if self._ledger.failure is None or not self._setup.policy.stops:
                 self._court.charge_job(job, error)
-
-    @property
-    def _judge(self) -> Callable[[Any], str | None] | None:
-        """What says why a set can never start, if there is anything to ask."""
-        judge = getattr(self._setup.scheduler, "never_startable", None)
-        known = self._clockless or self._ledger.queue is not None
-        silent = getattr(judge, "__func__", None) is BaseScheduler.never_startable
-        return judge if known and callable(judge) and not silent else None
-
-    def _objection(self, job: Job) -> BaseException | None:
-        judge = self._judge
-        return None if judge is None else _blame.judged(judge, job)
 
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
@@ -520,7 +485,7 @@ class Listener:
     # -- the end --------------------------------------------------------------------------------------
 
     def _report_the_end(self) -> None:
-        settled = self._ledger.over and not (self._held or self._cancelling or self._coming)
+        settled = self._ledger.over and not (self._held or self._cancelling or self._arrivals.waiting)
         if settled and self._crew.has_hands:
             self._crew.retire()
         over = settled and self._crew.all_gone and self._signals.quiet
@@ -545,52 +510,6 @@ class Listener:
 
 def _say_why_by_pipe(why: str) -> None:
     _blame.say(logging.WARNING, _freight.REMARK, "reports take", why)
-
-
-def _unpacked(
-    frame: Frame, keep: bool, load: Callable[..., Any], stays: bool
-) -> Iterator[tuple[Job, BaseException | None]]:
-    """Yield a job for each set that main sent, with what is wrong where it does not load.
-
-    Parameters
-    ----------
-    keep : bool
-        Whether it is to be sent on as it came.
-    load : callable
-        Loads what main has packed.
-    stays : bool
-        Whether no scheduler of the user's may change it within, so that what is big need not be packed again.
-    """
-    common: dict[str, Any] = {}
-    broken: Exception | None = None
-    views: list[memoryview] = []
-    if keep:
-        load = partial(load, views=views)
-    try:
-        common = _instructions.unpack_common(frame.segments[0], load)
-    except Exception as trouble:
-        broken = trouble
-    shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
-    light = not keep and _is_light(frame.segments[0])  # asked for where each has a process of its own
-    calls, whole = frame.head.calls, stays and _freight.is_bill(frame.segments[0])
-    for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
-        try:
-            views.clear()
-            plain = len(packed) <= LIGHT and _channel.is_inert(bytes(packed))  # as nearly all are: needs no care
-            instructions = _instructions.unpack(common, packed, pickle.loads if plain else load)
-            job = Job(number, instructions, call=calls, light=light and (plain or _is_light(packed)))
-            if keep:
-                job.common, job.packed, job.views = shared, bytes(packed), tuple(views)
-            if whole or (stays and not plain and _freight.is_bill(packed)):
-                job.loaded = dict(instructions)
-            error = broken
-        except Exception as trouble:
-            job, error = Job(number, {}, call=calls), broken or trouble
-        yield job, error and _blame.not_rebuilt(error)
-
-
-def _is_light(packed: Any) -> bool:
-    return len(packed) <= LIGHT and not _freight.is_bill(packed)
 
 
 def _packed(instructions: dict[str, Any]) -> bytes:
