@@ -232,16 +232,18 @@ class Program:
         killed.
         """
         process: subprocess.Popen[bytes] | None = None
+        knows = False
         try:
             with postponed():  # or it might run, and nobody would know
                 process = self._start(stdin, outputs)
                 stack.callback(_end, process)
+            knows = led  # of what comes from now on; it may not have been there yet for what has come
             for output in outputs:
                 output.begun()
             _attend(process, outputs)
         except (SignalInterruptError, KeyboardInterrupt):
             if process is not None:
-                if not led:
+                if not knows:
                     process.terminate()
                 _attend(process, outputs)
             raise
