@@ -182,7 +182,7 @@ class Batches:
 
     def _note_name(self, job: Job) -> None:
         name = job.instructions.get("name")
-        if name is not None and isinstance(name, str):
+        if isinstance(name, str):
             self._names.add(name)
 
     def _give(self, batch: Batch, jobs: list[Job]) -> bool:

@@ -66,8 +66,6 @@ def dump(value: object, berth: Berth | None) -> tuple[bytes, str]:
 
 
 def _worth_it(segments: Sequence[Any]) -> bool:
-    if len(segments) == 1 and len(segments[0]) < WORTH:
-        return False
     return sum(len(each) for each in segments if len(each) >= _channel.LARGE) >= WORTH
 
 

@@ -5,7 +5,7 @@ another thread held then stays held for ever. So the children get new stream obj
 descriptors, and the handlers of `logging` that wrote to the old ones get the new ones. The old objects
 are neither flushed (what they hold is main's) nor closed: they are kept, and the children leave by
 `os._exit`. Main makes the new ones before it forks, and keeps them for its next Boss: to make them
-in the fork has that copy a hundred pages.
+in the fork has that copy some ninety pages.
 
 The listener must not wait for whoever reads its standard error either: its streams have patience for a
 second, then drop what nobody takes. A worker's streams wait like any other.
