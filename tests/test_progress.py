@@ -7,6 +7,7 @@ import importlib.util
 import io
 import logging
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -16,8 +17,8 @@ import pytest
 from forked import Injector
 
 from taylorism import _progress
-from taylorism._channel import Frame
-from taylorism._messages import Cancelled, End, Movements, Over, Start, State
+from taylorism._channel import Frame, pack_record
+from taylorism._messages import Cancelled, End, Movements, Over, Several, Start, State
 from taylorism._progress import seconds_left, watcher
 from taylorism._results import Results
 
@@ -227,6 +228,14 @@ def test_a_worker_that_is_late_counts_as_about_to_end():
 def test_what_has_ended_in_any_way_is_behind_us(state):
     """It will take no more time."""
     assert seconds_left(move(ordered(10.0, 10.0), start(0), end(0, state)), 1010.0) == pytest.approx(10.0)
+
+
+def test_short_workers_count_like_others():
+    """Whether the rest of them runs or waits."""
+    results = ordered(10.0, 10.0, 30.0)
+    packed = b"".join(pack_record(number, f"w{number}", pickle.dumps(None), 1000.0, 1001.0) for number in (0, 1))
+    results.note(0, Frame(Several(77, None), (packed,)))
+    assert seconds_left(results, 1010.0) == pytest.approx(15.0)
 
 
 def test_what_never_ran_says_nothing_of_the_pace():

@@ -273,6 +273,15 @@ def test_short_workers_are_noted_like_others():
     assert info["peak_memory"] is info["cpu_user"] is None and "short workers" in info["unknown"]
 
 
+def test_what_is_told_of_a_short_worker_has_the_form_that_it_has_for_others():
+    """Also where its start was told by itself, because it was long after all."""
+    results = noted(ordered("ab"), moves(start("a", when=1.25)), several((0, "a", 1)))
+    noted(results, moves(start("b")), done("b", 2), moves(end("b")))
+    short, other = results.report()["workers_info"].values()
+    assert list(short) == list(other)
+    assert (short["pid"], short["trials"], short["started"], short["exitcode"]) == (77, 1, 1.5, None)
+
+
 def test_a_short_worker_whose_report_does_not_open_has_failed():
     """It costs none of the others."""
     results = ordered("abc", on_error="collect")

@@ -89,13 +89,13 @@ def seconds_left(results: Results, now: float) -> float | None:
     now : float
         Seconds since the epoch.
     """
-    done = [view for state in _SETTLED for view in results.views_in(state) if view.start]
-    running = [view for view in results.views_in(State.RUNNING) if view.start]
+    done = [view for state in _SETTLED for view in results.views_in(state) if view.began]
+    running = [view for view in results.views_in(State.RUNNING) if view.began]
     ahead = [view.expected for view in results.views_in(State.PENDING)]
-    begun = [view.start.when for view in [*done, *running] if view.start]
+    begun = [view.began for view in [*done, *running] if view.began]
     if not begun or not all([*ahead, *(view.expected for view in [*done, *running])]):
         return None
-    passed = sum(min(view.expected, max(0.0, now - view.start.when)) for view in running if view.start)
+    passed = sum(min(view.expected, max(0.0, now - view.began)) for view in running if view.began)
     covered = sum(view.expected for view in done) + passed
     left = sum(ahead) + sum(view.expected for view in running) - passed
     return left * max(0.0, now - min(begun)) / covered if covered > 0 else None

@@ -61,9 +61,16 @@ class View:
         When it was ordered, in seconds since the epoch.
     state : str
         A word of `State`.
+    start : Start or None
+        Its last launch, if it was told of.
+    end : End or None
+        What became of that.
+    brief : tuple or None
+        Of a short worker among many, instead of these: pid, ticket, trials, when it began and ended. No more than
+        that is known, and of objects in it the garbage collector would look at each, again and again.
     """
 
-    __slots__ = ("end", "expected", "name", "number", "start", "state", "submitted")
+    __slots__ = ("brief", "end", "expected", "name", "number", "start", "state", "submitted")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -73,24 +80,54 @@ class View:
         self.state = State.PENDING
         self.start: Start | None = None
         self.end: End | None = None
+        self.brief: tuple[int, int | None, int, float, float] | None = None
+
+    @property
+    def began(self) -> float | None:
+        """When its worker began, in seconds since the epoch, if it is known to have begun."""
+        if self.brief is not None:
+            return self.brief[3]
+        return None if self.start is None else self.start.when
 
     def info(self) -> dict[str, Any]:
         """Return what is known of its worker; what is None is explained under ``unknown``."""
+        if self.brief is not None:
+            return self._told(*self.brief, _SHARED)
         start, end = self.start, self.end
+        return self._told(
+            start.pid if start else None,
+            start.ticket if start else None,
+            max(start.trials if start else 0, end.trials if end else 0),
+            start.when if start else None,
+            end.when if end else None,
+            self._unknown(),
+            end,
+        )
+
+    def _told(
+        self,
+        pid: int | None,
+        ticket: int | None,
+        trials: int,
+        began: float | None,
+        ended: float | None,
+        unknown: str,
+        used: End | None = None,
+    ) -> dict[str, Any]:
         return {
             "id": self.number,
             "status": State.DONE if self.state == _LEAVING else self.state,
-            "trials": max(start.trials if start else 0, end.trials if end else 0),
-            "pid": start.pid if start else None,
-            "exitcode": end.exitcode if end else None,
-            "ticket": start.ticket if start else None,
+            "trials": trials,
+            "pid": pid,
+            "exitcode": used.exitcode if used else None,
+            "ticket": ticket,
             "submitted": self.submitted,
-            "started": start.when if start else None,
-            "ended": end.when if end else None,
-            "cpu_user": end.user if end else None,
-            "cpu_system": end.system if end else None,
-            "peak_memory": end.peak if end else None,
-            "unknown": self._unknown(),
+            "started": began,
+            "ended": ended,
+            "cpu_user": used.user if used else None,
+            "cpu_system": used.system if used else None,
+            "peak_memory": used.peak if used else None,
+            "unknown": unknown,
         }
 
     def _unknown(self) -> str:
@@ -279,12 +316,11 @@ class Results:
 
     def _note_several(self, number: int, event: Several, packed: Any) -> None:
         """Take in what many short workers say; each step may be made twice."""
-        pid, ticket, trials = event
         done: list[int] = []
         for place, (which, name, began, ended, report) in enumerate(_channel.records(packed)):
-            view, start = self._view(which), Start(which, name, pid, ticket, trials, began)
-            self._note_start(view, start)
-            view.end = End(which, State.DONE, ended, None, None, None, None, _SHARED, trials, start)
+            view = self._view(which)
+            view.brief = (*event, began, ended)
+            self._note_name(view, name)
             if which not in self.calls and _channel.is_inert(report):
                 self._records[number, place] = {"name": name, "report": pickle.loads(report)}
             else:
@@ -308,7 +344,9 @@ class Results:
 
     def _note_start(self, view: View, start: Start) -> None:
         view.start = start
-        name = start.name
+        self._note_name(view, start.name)
+
+    def _note_name(self, view: View, name: str) -> None:
         if name[:1] != "#" or name != f"#{view.number}":  # what it goes by until it is heard to say its name
             self._call(view, name)
 
