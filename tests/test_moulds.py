@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from typing import Any
 
@@ -206,9 +207,9 @@ def test_hiring_moulds(called, monkeypatch):
 
 def test_names_of_a_fork_are_its_own():
     """What a process has asked for ahead, its fork does not give again."""
-    names = {_worker.new_name() for _ in range(10)}
-    theirs = in_fork(lambda: [_worker.new_name() for _ in range(200)])
-    ours = [_worker.new_name() for _ in range(200)]
+    names = {_worker.new_name(os.getpid()) for _ in range(10)}
+    theirs = in_fork(lambda: [_worker.new_name(os.getpid()) for _ in range(200)])
+    ours = [_worker.new_name(os.getpid()) for _ in range(200)]
     assert len({*names, *theirs, *ours}) == 410 and all(map(UUID4.fullmatch, (*theirs, *ours)))
 
 

@@ -407,11 +407,11 @@ def test_permits_are_of_one_frame():
 def test_part_is_loaded_once():
     """What sets have in common is one object for all, and what does not load says so each time."""
     part = _Part(_instructions.pack_one({"a": [1]}), pickle.loads)
-    assert part.load()["a"] is part.load()["a"]
+    assert part.loaded["a"] is part.loaded["a"]
     broken = _Part(_instructions.pack_one({"a": workers.NeverLoads()}), pickle.loads)
     for _ in range(2):
         with pytest.raises(ImportError):
-            broken.load()
+            assert broken.loaded
 
 
 class Unsendable(int):

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from taylorism import _blame, _channel, _freight, _instructions
+from taylorism import _blame, _freight, _instructions
 from taylorism._channel import Frame
 from taylorism._ledger import Common, Intake, Job, Ledger
 from taylorism._scheduler import BaseScheduler
@@ -117,12 +117,12 @@ def _unpacked(
     for number, packed in zip(frame.head.numbers, islice(frame.segments, 1, None), strict=True):
         try:
             views.clear()
-            plain = len(packed) <= LIGHT and _channel.is_inert(bytes(packed))  # as nearly all are: needs no care
-            instructions = _instructions.unpack(common, packed, pickle.loads if plain else load)
-            job = Job(number, instructions, call=calls, light=light and (plain or _is_light(packed)))
+            big = _freight.is_bill(packed)
+            instructions = _instructions.unpack(common, packed, load if big else pickle.loads)
+            job = Job(number, instructions, call=calls, light=light and not big and len(packed) <= LIGHT)
             if keep:
                 job.common, job.packed, job.views = shared, bytes(packed), tuple(views)
-            if whole or (stays and not plain and _freight.is_bill(packed)):
+            if whole or (stays and big):
                 job.loaded = dict(instructions)
             error = broken
         except Exception as trouble:

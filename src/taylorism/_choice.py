@@ -46,8 +46,10 @@ class _Choice(NamedTuple):
         The class.
     resolved : dict
         Its attributes, as they were resolved.
-    given : tuple of tuple
-        What is taken from each set instead: the attribute, the name in the instructions, the type to convert to.
+    names, sources : tuple of str
+        What is taken from each set instead: the attributes, and their names in the instructions.
+    converted : tuple of tuple
+        Of these, the attributes that are converted, with the type.
     texts : tuple of str
         The names whose values are strings.
     hashed : tuple of str
@@ -56,7 +58,9 @@ class _Choice(NamedTuple):
 
     cls: type
     resolved: dict[str, Any]
-    given: tuple[tuple[str, str, Any], ...]
+    names: tuple[str, ...]
+    sources: tuple[str, ...]
+    converted: tuple[tuple[str, Any], ...]
     texts: tuple[str, ...]
     hashed: tuple[str, ...]
 
@@ -99,8 +103,9 @@ class Choices:
         if choice is None or not _is_plain(choice, attributes):
             return None
         resolved = choice.resolved.copy()
-        for name, source, kind in choice.given:
-            resolved[name] = attributes[source] if kind is None else kind(attributes[source])
+        resolved.update(zip(choice.names, map(attributes.__getitem__, choice.sources), strict=True))
+        for name, kind in choice.converted:
+            resolved[name] = kind(resolved[name])
         return choice.cls, resolved
 
     def learn(self, attributes: dict[str, Any], cls: type, resolved: dict[str, Any]) -> None:
@@ -127,8 +132,10 @@ class Choices:
         texts = tuple(name for name, value in known if isinstance(value, str))
         hashed = tuple(name for name, value in known if type(value) in (tuple, footprints.FPList))
         given = tuple(self._given(cls, attributes))
-        kept = {**resolved, **{name: None for name, _, _ in given}}  # what is taken from each set may be big
-        return _Choice(cls, kept, given, texts, hashed)
+        taken, sources = tuple(name for name, _, _ in given), tuple(source for _, source, _ in given)
+        converted = tuple((name, kind) for name, _, kind in given if kind is not None)
+        kept = {**resolved, **dict.fromkeys(taken)}  # what is taken from each set may be big
+        return _Choice(cls, kept, taken, sources, converted, texts, hashed)
 
     def _predictable(self, cls: Any, attributes: Mapping[str, Any]) -> bool:
         """Whether the shape alone decides if a class matches."""

@@ -39,12 +39,13 @@ def build(cls: Any, resolved: dict[str, Any]) -> Any:
     mould = _moulds.get(cls)
     if mould is None or _steps(cls) != _OURS or _is_heard(cls):
         return _called(cls, resolved)
+    pid = os.getpid()
     if resolved["name"] is None or resolved["name"] is footprints.UNKNOWN:
-        resolved["name"] = _worker.new_name()
+        resolved["name"] = _worker.new_name(pid)
     worker = object.__new__(cls)
     state = worker.__dict__
     state.update(mould)
-    state["_attributes"], state["_parent_pid"] = resolved, os.getpid()
+    state["_attributes"], state["_parent_pid"] = resolved, pid
     return worker
 
 

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals
@@ -81,13 +81,11 @@ class _Part:
     def __init__(self, packed: Any, load: Callable[[Any], Any]) -> None:
         self._packed = packed
         self._load = load
-        self._loaded: dict[str, Any] | None = None
 
-    def load(self) -> dict[str, Any]:
-        """Return them."""
-        if self._loaded is None:
-            self._loaded = _instructions.unpack_common(self._packed, self._load)
-        return self._loaded
+    @cached_property
+    def loaded(self) -> dict[str, Any]:
+        """They."""
+        return _instructions.unpack_common(self._packed, self._load)
 
 
 def _directory() -> str | None:
@@ -154,7 +152,7 @@ class _Surroundings:
     def restore(self) -> bool:
         """Go back to them; return whether that could be done."""
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.alarm(0)
             if _compat.handlers(_HANDLED) != self.handlers:
                 self._restore_handlers()
             self._restore_place()
@@ -163,7 +161,8 @@ class _Surroundings:
         except OSError:
             return False
         sys.stdin, sys.stdout, sys.stderr = self.streams
-        lost = any(event & select.POLLNVAL for _, event in self.standing.poll(0))
+        events = self.standing.poll(0)  # none, nearly always
+        lost = events and any(event & select.POLLNVAL for _, event in events)
         return not (lost or any(map(_CLOSED, self.usable)))
 
     def _restore_place(self) -> None:
@@ -277,7 +276,10 @@ class Series:
         # What it used is not asked for: where others wait for a processor, that takes longer than all the rest.
         assert self._number is not None
         record = _channel.pack_record(self._number, name, report, meter.began, time.time())
-        _channel.write_all(self._desk.notices, [record])
+        if len(record) <= select.PIPE_BUF:
+            os.write(self._desk.notices, record)  # all of it, or it waits
+        else:
+            _channel.write_all(self._desk.notices, [record])
 
     @staticmethod
     def _is_plain(head: Any, segments: list[Any]) -> bool:
@@ -317,8 +319,8 @@ class Series:
         """Build a Worker; where that fails, the process ends with it."""
         instructions: dict[str, Any] = {}
         try:
-            common, marks = [part.load() for part in parts] if parts else ({}, {})
-            instructions = _instructions.unpack(common, packed, self._load) | marks
+            common, marks = (parts[0].loaded, parts[1].loaded) if parts else ({}, {})
+            instructions = {**common, **self._load(packed), **marks}
             worker = _hiring.hire(instructions, self._shared)
         except BaseException as error:
             if error is self._interruption.raised:
