@@ -65,12 +65,13 @@ class View:
         Its last launch, if it was told of.
     end : End or None
         What became of that.
-    brief : tuple or None
-        Of a short worker among many, instead of these: pid, ticket, trials, when it began and ended. No more than
-        that is known, and of objects in it the garbage collector would look at each, again and again.
+    brief : Several or None
+        Of a short worker among many, instead of these: what it has in common with others. No more is known of it
+        than that, and when it began and ended; and an object more for each is one at which the garbage collector
+        looks again and again.
     """
 
-    __slots__ = ("brief", "end", "expected", "name", "number", "start", "state", "submitted")
+    __slots__ = ("_began", "_ended", "brief", "end", "expected", "name", "number", "start", "state", "submitted")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -80,19 +81,24 @@ class View:
         self.state = State.PENDING
         self.start: Start | None = None
         self.end: End | None = None
-        self.brief: tuple[int, int | None, int, float, float] | None = None
+        self.brief: Several | None = None
+        self._began = self._ended = 0.0
+
+    def note_brief(self, event: Several, began: float, ended: float) -> None:
+        """Take note that its worker was a short one among many."""
+        self._began, self._ended, self.brief = began, ended, event
 
     @property
     def began(self) -> float | None:
         """When its worker began, in seconds since the epoch, if it is known to have begun."""
         if self.brief is not None:
-            return self.brief[3]
+            return self._began
         return None if self.start is None else self.start.when
 
     def info(self) -> dict[str, Any]:
         """Return what is known of its worker; what is None is explained under ``unknown``."""
         if self.brief is not None:
-            return self._told(*self.brief, _SHARED)
+            return self._told(*self.brief, self._began, self._ended, _SHARED)
         start, end = self.start, self.end
         return self._told(
             start.pid if start else None,
@@ -319,12 +325,12 @@ class Results:
         done: list[int] = []
         for place, (which, name, began, ended, report) in enumerate(_channel.records(packed)):
             view = self._view(which)
-            view.brief = (*event, began, ended)
+            view.note_brief(event, began, ended)
             self._note_name(view, name)
             if which not in self.calls and _channel.is_inert(report):
-                self._records[number, place] = {"name": name, "report": pickle.loads(report)}
+                self._records[_key(number, place)] = {"name": name, "report": pickle.loads(report)}
             else:
-                self._open_report((number, place), WorkerDone(name, which), (report,))
+                self._open_report(_key(number, place), WorkerDone(name, which), (report,))
             if which in self._failed:
                 self._move(which, State.FAILED)
             else:
@@ -486,7 +492,7 @@ class Results:
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         touched = [view for view in list(self.views.values()) if view.state != State.PENDING]
-        return _by_label([(self._label(view.number, view.name), view.info()) for view in touched])
+        return _by_label((self._label(view.number, view.name), view.info()) for view in touched)
 
     @property
     def traceback(self) -> tuple[str, ...]:
@@ -500,6 +506,11 @@ class Results:
 _LEAVING = "leaving"
 _UNSETTLED = (State.PENDING, State.RUNNING, _LEAVING)
 _STATES = (*_UNSETTLED, State.DONE, State.FAILED, State.CANCELLED, State.STOPPED)
+
+
+def _key(number: int, place: int) -> int:
+    """Return under what a record of an event is known that has several; those that have one go by their number."""
+    return -1 - (number << 32 | place)
 
 
 def _by_label(items: Iterable[tuple[str, T]]) -> dict[str, T]:
