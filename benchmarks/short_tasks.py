@@ -31,10 +31,8 @@ def nothing(number: int) -> None:
     """Do nothing."""
 
 
-def ours(tasks: int) -> Callable[[], int]:
-    """Return what runs a batch on this package."""
-    import footprints
-
+def declare() -> None:
+    """Declare a Worker that does nothing."""
     import taylorism
 
     class Idler(taylorism.Worker):
@@ -46,6 +44,15 @@ def ours(tasks: int) -> Callable[[], int]:
             """Do nothing."""
 
     globals()["Idler"] = Idler
+
+
+def ours(tasks: int) -> Callable[[], int]:
+    """Return what runs a batch on this package."""
+    import footprints
+
+    import taylorism
+
+    declare()
     scheduler = footprints.proxy.scheduler(limit="threads", max_threads=SLOTS)
     boss: list[Any] = []
     reported = [0]
@@ -60,6 +67,48 @@ def ours(tasks: int) -> Callable[[], int]:
         return reported[-1] - reported[-2]
 
     run.boss = boss  # type: ignore[attr-defined]
+    return run
+
+
+def least(tasks: int) -> Callable[[], int]:
+    """Return what runs a batch by hand, with the least that a Worker each can do with.
+
+    Forked processes are sent batches of 64 sets by `multiprocessing`; footprints makes a Worker of each, whose name
+    and report come back together. There is no scheduler, no time, no way to cancel, and who dies loses 64.
+    """
+    import multiprocessing
+    from multiprocessing import connection
+
+    import footprints
+
+    declare()
+    context = multiprocessing.get_context("fork")
+
+    def serve(pipe: Any) -> None:
+        while batch := pipe.recv():
+            made = [footprints.proxy.worker(**instructions) for instructions in batch]
+            pipe.send([(worker.name, worker._task()) for worker in made])
+
+    pipes: list[Any] = []
+    for _ in range(SLOTS):
+        ours, theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs,), daemon=True).start()
+        pipes.append(ours)
+
+    def run() -> int:
+        sets = [{"idle_number": number} for number in range(tasks)]
+        batches = [sets[start : start + 64] for start in range(0, tasks, 64)]
+        batches.reverse()
+        done: list[Any] = []
+        for pipe in pipes * 2:  # so that none waits for the next
+            pipe.send(batches.pop())
+        while len(done) < tasks:
+            for pipe in connection.wait(pipes):
+                done += pipe.recv()
+                if batches:
+                    pipe.send(batches.pop())
+        return len(done)
+
     return run
 
 
@@ -115,6 +164,7 @@ def ray(tasks: int) -> Callable[[], int]:
 
 RIVALS: dict[str, tuple[str, Callable[[int], Callable[[], int]], str]] = {
     "ours": ("this package", ours, ""),
+    "least": ("by hand, the least", least, ""),
     "executor": ("ProcessPoolExecutor", executor, ""),
     "chunks": ("the same, chunksize=64", executor_chunks, ""),
     "pool": ("Pool.imap", pool, ""),

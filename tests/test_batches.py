@@ -95,6 +95,13 @@ def test_what_is_added_is_done():
     assert sorted(reports(boss)) == list(range(600))
 
 
+def test_a_name_that_cannot_be_hashed_is_what_footprints_makes_of_it():
+    """It makes a string of it, when the Worker is made; until then the set is known by its number."""
+    common, individual = do("echo", *range(60))
+    odd = [["a", "list"] if i == 30 else f"n{i}" for i in range(60)]
+    assert names_of(reusing(common, individual | {"name": odd}))[29:32] == ["n29", "['a', 'list']", "n31"]
+
+
 def test_no_one_waits_behind_a_long_one(tmp_path):
     """While one is long, others that were given to its process are done by another."""
     common, individual = do("gated", *[str(tmp_path) if i == 5 else None for i in range(200)])

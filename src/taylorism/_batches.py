@@ -113,7 +113,7 @@ class Batches:
         self._by_pipe: dict[int, Batch] = {}
         self._silent: dict[int, Batch] = {}  # those that the loop waits for
         self._pipes = select.poll()  # of the others
-        self._names: set[str] = set()
+        self._names: set[str | None] = set()
         self._seconds = _NEVER  # that a task is expected to take
         self._news = False
         crew.on_death = self._on_death
@@ -141,20 +141,27 @@ class Batches:
         """Give what may start to processes that are there, each with what may follow it; return the others."""
         if not self._allowed or self._size() < 2:
             return chosen
-        return [job for job in chosen if not (self._may_travel(job) and self._begin(job))]
+        return [job for job in chosen if not self._begin(job)]
 
-    def _may_travel(self, job: Job) -> bool:
-        if job.packed is None or job.trials:
+    def _may_travel(self, job: Job, like: Job) -> bool:
+        """Whether a set may be sent as it came, together with another; its name is noted then."""
+        if job.common is not like.common or job.packed is None or job.trials:
             return False
-        name = job.instructions.get("name")
-        return not (isinstance(name, str) and (name in self._names or name in self._ledger.workers))
+        if (name := job.given_name) is None:
+            return True
+        if name in self._names or name in self._ledger.workers:
+            return False
+        self._names.add(name)
+        return True
 
     def _begin(self, job: Job) -> bool:
         hooks = job.instructions.get("scheduler_hooks")
+        if not self._may_travel(job, job):
+            return False
         hand = self._crew.hands.free(share_among(hooks))
         if hand is None:
+            self._forget_names([job])
             return False
-        self._note_name(job)
         seat = Seat(f"process {hand.process.pid}", job.instructions.get("scheduler_ticket"), hooks)
         batch = hand.batch = Batch(hand, seat, deque())
         if not self._give(batch, [job, *self._more(batch, job, self._size() - 1)]):
@@ -170,20 +177,9 @@ class Batches:
         """Return what may follow, as far as it can be sent together with `like`."""
         room = int(min(most, batch.hand.left - 1))
         jobs = self._ledger.more(room) if room > 0 else []
-        fine = next((place for place, job in enumerate(jobs) if not self._goes_with(job, like)), len(jobs))
+        fine = next((place for place, job in enumerate(jobs) if not self._may_travel(job, like)), len(jobs))
         self._ledger.give_back(jobs[fine:])
         return jobs[:fine]
-
-    def _goes_with(self, job: Job, like: Job) -> bool:
-        if job.common is not like.common or not self._may_travel(job):
-            return False
-        self._note_name(job)
-        return True
-
-    def _note_name(self, job: Job) -> None:
-        name = job.instructions.get("name")
-        if isinstance(name, str):
-            self._names.add(name)
 
     def _give(self, batch: Batch, jobs: list[Job]) -> bool:
         """Send sets to a process; if it is gone, they are not pending and it has none of them."""
@@ -197,7 +193,7 @@ class Batches:
 
     def _forget_names(self, jobs: Iterable[Job]) -> None:
         if self._names:
-            self._names.difference_update(job.instructions.get("name") for job in jobs)
+            self._names.difference_update(job.given_name for job in jobs)
 
     # -- hearing --------------------------------------------------------------------------------------
 

@@ -148,10 +148,16 @@ class Job:
         return str(self.instructions.get("name") or f"#{self.number}")
 
     @property
+    def given_name(self) -> str | None:
+        """The name that it was given, if that is a string: what footprints makes one of need not be hashable."""
+        name = self.instructions.get("name")
+        return name if isinstance(name, str) else None
+
+    @property
     def callings(self) -> set[int | str]:
         """What the user may call it by."""
-        name = self.instructions.get("name")
-        return {self.number, name} if isinstance(name, str) else {self.number}
+        name = self.given_name
+        return {self.number} if name is None else {self.number, name}
 
 
 @dataclass
