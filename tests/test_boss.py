@@ -289,6 +289,22 @@ def test_instructions_that_never_load():
         boss.wait_till_finished()
 
 
+@pytest.mark.parametrize("tasks", [1, None])
+def test_what_could_never_start_either_is_pending(tasks):
+    """Where one set that does not load has stopped everything, another one, and one that asks too much, is told."""
+    scheduler = footprints.proxy.scheduler(limit="memory", max_memory=100.0, memory_per_task=1.0)
+    boss = taylorism.Boss(scheduler=scheduler, max_tasks_per_child=tasks)
+    never = {"deed": "echo", "value": workers.NeverLoads()}
+    greedy = {"deed": "echo", "value": 2, "memory": 1e9}
+    boss.set_instructions([never, {"deed": "echo", "value": 1}, never, greedy])
+    boss.make_them_work()
+    with pytest.raises(TypeError, match="never loads"):
+        boss.wait_till_finished()
+    fine, *others = boss.get_report()["pending"]
+    assert fine["value"] == 1 and {each.get("value") for each in others} == {None, 2}
+    assert "never loads" in next(each["?"] for each in others if "?" in each)
+
+
 def test_unknown_attributes_are_ignored():
     """Instructions that are no attribute of the worker are ignored."""
     assert reports(working(*do("echo", 1, nothing_of_the_kind=3))) == [1]

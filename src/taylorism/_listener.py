@@ -180,6 +180,7 @@ class Listener:
         self._verdict_due = self._verdict_limit = 0.0
         self._held: list[tuple[Member, Callable[[Member], None]]] = []
         self._cancelling: list[_Cancelling] = []
+        self._put_aside: list[dict[str, Any]] = []  # what could never start, and came after what stopped everything
         self._finished = False
 
     def live(self) -> None:
@@ -304,6 +305,8 @@ class Listener:
         for job, error in self._arrivals.queue(most):
             if self._ledger.failure is None or not self._setup.policy.stops:
                 self._court.charge_job(job, error)
+            else:
+                self._put_aside.append(job.instructions or {"?": str(error)})
 
     def _cancel(self, order: Cancel) -> None:
         """Take what is wanted out of the queue, and stop what of it runs; too late once the end has been told."""
@@ -494,7 +497,7 @@ class Listener:
             self._finished = True
 
     def _tell_over(self) -> None:
-        pending = [_packed(each) for each in self._ledger.pending]
+        pending = [_packed(each) for each in (*self._ledger.pending, *self._put_aside)]
         self._upstream.tell(Over(tuple(self._ledger.stopped)), pending)
 
     def _forget(self) -> None:
