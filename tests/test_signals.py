@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 
 import pytest
 from forked import Injected, exit_code, fork, in_fork, two_blows
@@ -309,6 +310,35 @@ def test_what_a_task_forks_has_the_defaults(signum):
         return exit_code(fork(child)), interrupted_by(signum, role)[0]
 
     assert in_fork(check) == (-signum, SignalInterruptError)
+
+
+@pytest.mark.parametrize("under_a_boss", [True, False])
+def test_no_signal_is_lost_before_the_first_step_of_what_a_task_forks(under_a_boss):
+    """The interpreter forgets, as it begins in a fork, what a handler of ours has taken note of."""
+
+    def worker():
+        Interruption().begin()
+        ends = []
+        for _ in range(100):
+            pid = fork(signal.pause)
+            os.kill(pid, signal.SIGTERM)
+            ends.append(end_of(pid))
+        return ends
+
+    def listener():
+        Inbox()
+        return in_fork(worker)
+
+    assert in_fork(listener if under_a_boss else worker) == [-signal.SIGTERM] * 100
+
+
+def end_of(pid):
+    """Return the exit code of a child, which is killed if it does not end by itself."""
+    deadline = time.monotonic() + 5.0
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    return exit_code(pid)
 
 
 def test_handlers_of_the_task_are_its_forks_too():

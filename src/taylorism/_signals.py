@@ -9,16 +9,19 @@ first version: it cost a tenth of the rate of empty workers, in pages that the c
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from types import FrameType
 from typing import Any
 
 from taylorism import _compat
 from taylorism._compat import SignalInterruptError
 from taylorism._descriptors import above_stdio
+from taylorism._libc import libc
 
 __all__ = ["Inbox", "Interruption", "children_inherit", "die_of", "postponed", "while_blocked"]
 
@@ -77,12 +80,13 @@ def _install(role: Any, caught: tuple[int, ...]) -> None:
     for number in {*caught} - (ignored - {int(signal.SIGTERM), _SIGCHLD}):
         _compat.set_handler(number, _dispatch)
     os.register_at_fork(after_in_child=_leave_to_default)
+    _guards()  # here, so that no worker has to make them
     # Also where the thread that made the Boss had them blocked.
     _compat.set_mask(signal.SIG_UNBLOCK, {*caught, _SIGCHLD})
 
 
 def _leave_to_default() -> None:
-    """In what a task forks: give the signals back their default.
+    """In what a task forks: give the signals back their default; they are blocked until then (`_guards`).
 
     A `multiprocessing.Pool` in the task would otherwise lose its SIGTERM in a moment when nothing can be
     raised, now and then, and be waited for without end.
@@ -95,8 +99,31 @@ def _leave_to_default() -> None:
         if signal.getsignal(signum) is _dispatch:
             default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
             signal.signal(signum, default)
-    while _early:
-        os.kill(os.getpid(), _early.pop())
+
+
+#: room for a set of signals of the C library: 128 bytes on Linux, 4 on macOS
+_SignalSet = ctypes.c_ulong * 32
+
+
+@cache
+def _guards() -> dict[str, Callable[[], object]]:
+    """Return what blocks the interrupting signals while a task forks, for `os.register_at_fork`.
+
+    As it begins in a fork, the interpreter forgets the signals of which a handler has taken note. So one would be
+    lost that comes between the fork and `_leave_to_default`: a fifth of a millisecond and more, which is when the
+    pools of short tasks end their processes.
+
+    These are functions of C, with their arguments. In one of Python a handler might run and raise, and what is
+    raised there the interpreter swallows. (Two threads that fork at a time get one another's mask back; it is the
+    same, unless the task has changed that of one.)
+    """
+    held_back, before = _SignalSet(), _SignalSet()
+    libc.sigemptyset(held_back)
+    for signum in INTERRUPTING:
+        libc.sigaddset(held_back, signum)
+    hold = partial(libc.pthread_sigmask, int(signal.SIG_BLOCK), held_back, before)
+    release = partial(libc.pthread_sigmask, int(signal.SIG_SETMASK), before, None)
+    return {"before": hold, "after_in_parent": release, "after_in_child": release}
 
 
 class Inbox:
@@ -176,6 +203,7 @@ class Interruption:
         self.signum: int | None = None
         self.raised: BaseException | None = None
         self._armed = False
+        self._guarded = False
 
     def begin(self) -> None:
         """Take the role; raises what a signal raises that has come already.
@@ -196,6 +224,9 @@ class Interruption:
             if not _compat.is_default(_SIGCHLD):
                 _compat.set_handler(_SIGCHLD)
             _role = self
+        if not self._guarded:
+            self._guarded = True
+            os.register_at_fork(**_guards())  # of those for a child, the last comes last: after `_leave_to_default`
         if _early:
             self.take(_early[0])
 
