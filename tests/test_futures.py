@@ -518,6 +518,14 @@ def test_map_has_a_timeout_for_all_of_it(gate):
                 boss.map(square, [1], **wrong)
 
 
+def test_a_name_that_stands_in_itself_costs_its_own_call():
+    """Footprints would replace it without end, and the listener would hear of nothing any more."""
+    with taylorism.Boss() as boss:
+        with pytest.raises(footprints.FootprintMaxIter, match="'name' stands in its own value"):
+            list(boss.map(square, [1], name="[name]"))
+        assert list(boss.map(square, [2])) == [4]
+
+
 def test_map_tells_the_scheduler():
     """What each worker needs; what can never start fails there, and names are as wanted."""
     with taylorism.Boss(footprints.proxy.scheduler(limit="memory", max_memory=100)) as boss:

@@ -16,6 +16,7 @@ from workers import alive, pid_in, slots
 
 import taylorism
 import taylorism.workers
+from taylorism import _hiring
 from taylorism.workers import CommandReport, FunctionWorker, ShellWorker
 
 
@@ -87,6 +88,19 @@ def test_a_worker_may_be_named_after_its_command():
         )
     names = [record["name"] for record in boss.get_report()["workers_report"]]
     assert sorted(names) == ["shell: ['echo', '[kind]']", "shell: echo [name]"]
+
+
+@pytest.mark.parametrize("kind", [{"kind": "shell", "command": "echo"}, {"kind": "function", "function": os.getpid}])
+def test_a_name_that_stands_in_itself_is_refused(kind, monkeypatch):
+    """As with any class; and two attributes that stand in each other are given up. Nobody else waits for that."""
+    monkeypatch.setattr(_hiring, "PATIENCE", 0.2)
+    sets = [{**kind, "name": "a[name]"}, {**kind, "name": "[memory]", "memory": "[name]"}, {**kind, "name": "fine"}]
+    boss = taylorism.Boss(on_error="collect")
+    boss.set_instructions(sets)
+    boss.make_them_work()
+    boss.wait_till_finished()
+    assert [record["name"] for record in boss.get_report()["workers_report"]] == ["fine"]
+    assert [type(error) for error in boss.errors.values()] == [footprints.FootprintMaxIter] * 2
 
 
 def test_a_worker_made_by_hand_is_the_same():

@@ -7,7 +7,8 @@ import itertools
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import footprints
@@ -15,6 +16,7 @@ import footprints
 from taylorism import _calls, _compat, _moulds
 from taylorism._choice import Choices
 from taylorism._errors import BadOption, DuplicateName, NoAdequateWorker, TaylorismError, quote
+from taylorism._worker import Worker
 
 __all__ = ["HOPELESS", "SPECIALISTS", "hire", "is_remembered", "is_taken", "tell_instructions"]
 
@@ -74,7 +76,12 @@ def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
 
 
 def _found(attributes: dict[str, Any]) -> list[Any]:
-    """Have footprints find the classes that match, in a bounded time.
+    """Have footprints find the classes that match."""
+    return list(_bounded(partial(_collector().find_all, attributes)))
+
+
+def _bounded(choose: Callable[[], Any]) -> Any:
+    """Have footprints choose, in a bounded time.
 
     Two attributes that stand in each other's value can keep it going for ever, and the listener would hear of
     nothing any more, the death of main included.
@@ -82,10 +89,9 @@ def _found(attributes: dict[str, Any]) -> list[Any]:
     _compat.set_handler(signal.SIGVTALRM, _give_up)
     signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
     try:
-        found: list[Any] = _collector().find_all(attributes)
+        return choose()
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return found
 
 
 def _give_up(*_: object) -> None:
@@ -115,8 +121,24 @@ def _specialist(attributes: dict[str, Any]) -> Any:
         return None
     kind = attributes["kind"]
     cls = SPECIALISTS.get(kind) if isinstance(kind, str) else None
-    resolved = cls is not None and cls.footprint_couldbe(attributes)[0]
-    return cls(resolved, checked=True) if cls is not None and resolved else None
+    if cls is None:
+        return None
+    _refuse_endless(_of_any_worker(attributes))
+    resolved = _bounded(lambda: cls.footprint_couldbe(attributes)[0])
+    return cls(resolved, checked=True) if resolved else None
+
+
+def _caller(attributes: dict[str, Any]) -> Any:
+    """Return the worker for a call, None where these attributes are of another kind."""
+    if _calls.FUNCTION not in attributes:
+        return None
+    _refuse_endless(_of_any_worker(attributes))
+    return _bounded(partial(_calls.caller, attributes))
+
+
+def _of_any_worker(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those that every Worker has, in which footprints replaces whatever class it is."""
+    return {name: value for name, value in attributes.items() if name in Worker.footprint_retrieve().attr}
 
 
 def is_remembered(attributes: Mapping[str, Any]) -> bool:
@@ -148,7 +170,7 @@ def hire(instructions: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
         Whatever footprints, or the ``__init__`` of the class, raises.
     """
     attributes = {**instructions, **shared}
-    worker = _calls.caller(attributes) or _specialist(attributes) or _chosen(attributes)
+    worker = _caller(attributes) or _specialist(attributes) or _chosen(attributes)
     if worker is None:
         raise NoAdequateWorker(
             "no adequate Worker was found with these instructions: "
