@@ -90,7 +90,10 @@ def test_a_worker_may_be_named_after_its_command():
     assert sorted(names) == ["shell: ['echo', '[kind]']", "shell: echo [name]"]
 
 
-@pytest.mark.parametrize("kind", [{"kind": "shell", "command": "echo"}, {"kind": "function", "function": os.getpid}])
+SHELL, FUNCTION = {"kind": "shell", "command": "echo"}, {"kind": "function", "function": os.getpid}
+
+
+@pytest.mark.parametrize("kind", [SHELL, FUNCTION])
 def test_a_name_that_stands_in_itself_is_refused(kind, monkeypatch):
     """As with any class; and two attributes that stand in each other are given up. Nobody else waits for that."""
     monkeypatch.setattr(_hiring, "PATIENCE", 0.2)
