@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import footprints
+import numpy as np
 import pytest
 import workers
 from forked import in_fork
@@ -25,6 +26,7 @@ from taylorism import _batches, _channel, _child, _instructions, _series, _signa
 from taylorism._hold import Hold
 from taylorism._messages import Outcome
 from taylorism._series import Desk, _Part, _Permits, _Surroundings
+from taylorism.util import SharedNumpyArray
 
 
 @pytest.fixture(params=["watched", "batched"])
@@ -404,14 +406,48 @@ def test_permits_are_of_one_frame():
     os.close(reader)
 
 
-def test_part_is_loaded_once():
-    """What sets have in common is one object for all, and what does not load says so each time."""
+def test_what_somebody_may_change_is_loaded_for_each():
+    """What nobody can, or what all are to see, is one object; and what does not load says so each time."""
     part = _Part(_instructions.pack_one({"a": [1]}), pickle.loads)
-    assert part.loaded["a"] is part.loaded["a"]
+    assert part.load()["a"] == [1] and part.load()["a"] is not part.load()["a"]
+    for constant in ({}, {"a": "text", "b": 1.5, "c": None}, {"a": SharedNumpyArray(np.zeros(2))}):
+        part = _Part(_instructions.pack_one(constant), pickle.loads)
+        assert part.load() is part.load()
     broken = _Part(_instructions.pack_one({"a": workers.NeverLoads()}), pickle.loads)
     for _ in range(2):
         with pytest.raises(ImportError):
-            assert broken.loaded
+            broken.load()
+
+
+@deed
+def append(value: Any, worker: Any) -> int:
+    """Append to a list, and tell how long it is."""
+    value = value["list"] if isinstance(value, dict) else value
+    value.append(1)
+    return len(value)
+
+
+@pytest.mark.parametrize("value", [[], {"list": [], "much": np.zeros(100_000)}])
+def test_what_a_task_makes_of_common_instructions_is_its_own(options, value):
+    """The next one gets what main has given; that which is big, too."""
+    boss = working({"deed": "append", "value": value}, {"name": [f"n{i}" for i in range(40)]}, **options)
+    assert reports(boss) == [1] * 40
+
+
+@deed
+def forget_to_release(value: Any, worker: Any) -> tuple[int, bool]:
+    """Take the lock of a shared array and keep it; tell whether its last holder has died."""
+    value.acquire()
+    value[0] += 1
+    return os.getpid(), value.get_lock().took_over
+
+
+def test_a_lock_that_is_left_held_ends_the_process(options):
+    """Nobody else would get it, while this process waits for more to do; the next holder is told."""
+    total = SharedNumpyArray(np.zeros(1))
+    boss = working({"deed": "forget_to_release", "value": total}, {"name": ["a", "b", "c"]}, **options)
+    pids, told = zip(*reports(boss), strict=True)
+    assert len(set(pids)) == 3 and told == (False, True, True) and total[0] == 3
 
 
 class Unsendable(int):

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import footprints
 
-__all__ = ["Choices"]
+__all__ = ["CONSTANT", "Choices"]
 
 #: what is compared and hashed in a way that we know
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, list, tuple, footprints.FPList})
 #: of these, what may be kept for the next set: nobody can change it
-_CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
+CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
 #: conversions that do not fail, or fail in footprints with what is not caught there: from, to
 _SAFE = frozenset(
     {
@@ -154,14 +154,14 @@ class Choices:
         if source is None:
             return _is_fixed(definition["default"])
         if source in self._discriminating:
-            return type(attributes[source]) in _CONSTANT
+            return type(attributes[source]) in CONSTANT
         return _fits(type(attributes[source]), definition)
 
     def _keepable(self, cls: Any, attributes: Mapping[str, Any], resolved: Mapping[str, Any]) -> bool:
         """Whether what was not given may be used again, and what was resolved from a value that is in the shape."""
         return all(
             self._source_of_value(name, definition, attributes) is not None
-            or type(resolved[name]) in _CONSTANT
+            or type(resolved[name]) in CONSTANT
             or resolved[name] is definition["default"]
             for name, definition in cls._footprint.attr.items()
         )

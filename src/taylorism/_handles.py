@@ -1,15 +1,21 @@
-"""Leaf, any process: whether this thread pickles shared arrays as handles on their memory, or as values.
+"""Leaf, any process: what has to be known of shared arrays where there may be none.
 
-By itself so that who sends instructions need not load what makes shared arrays, and numpy with it.
+Whether this thread pickles them as handles on their memory, or as values; whether it holds the lock of one. By
+itself so that who sends instructions, or runs Workers, need not load what makes shared arrays, and numpy with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-__all__ = ["by_handle", "in_handles", "note_handed"]
+__all__ = ["by_handle", "holds_a_lock", "in_handles", "note_handed", "shared"]
+
+#: whether this thread holds the lock of a shared array; `_robust` puts its own function in the place of this one
+holds_a_lock: Callable[[], bool] = bool
+#: the types of shared arrays: what one worker writes to them, all are meant to see
+shared: set[type] = set()
 
 
 class _Wanted(threading.local):

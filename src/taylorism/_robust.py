@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from taylorism import _handles
 from taylorism._pages import Pages, libc
 
 __all__ = ["RobustLock", "new_lock"]
@@ -129,6 +130,14 @@ def _forget_held() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_held)
+
+
+def _holds_one() -> bool:
+    me = _me.token
+    return any(lock._owner is me for lock in list(_held))
+
+
+_handles.holds_a_lock = _holds_one
 
 
 class RobustLock:

@@ -8,7 +8,8 @@ number of its frame, modulo 256: one that is of a later frame says that what is 
 A Worker that fails ends its process, as one that has a process of its own does; another takes its place. Between
 two, the working directory and the environment become what they were at the start, and so do the cpus of the
 process, its standard streams and its handlers of signals; an alarm is called off. Where that cannot be done, the
-process ends. All else that a task leaves behind, modules, variables, threads, is there for the next one.
+process ends; and so it does where the lock of a shared array was left held, which nobody else would ever get. All
+else that a task leaves behind, modules, variables, threads, is there for the next one.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NoReturn
 
-from taylorism import _channel, _child, _compat, _cpus, _freight, _hiring, _instructions, _signals
+from taylorism import _channel, _child, _compat, _cpus, _freight, _handles, _hiring, _instructions, _signals
 from taylorism._channel import Frame, Inflow
+from taylorism._choice import CONSTANT
 from taylorism._descriptors import above_stdio
 from taylorism._hold import Hold
 from taylorism._messages import Done
@@ -76,16 +78,26 @@ class _Permits:
 
 
 class _Part:
-    """Instructions that several sets have in common, loaded with the first of these, who answers for that."""
+    """Instructions that several sets have in common.
 
-    def __init__(self, packed: Any, load: Callable[[Any], Any]) -> None:
+    They are loaded for each, who answers for that: one Worker must not see what another has made of them. But not
+    again where nobody can change them, where all are meant to see that, or (`kept`) where they are our own.
+    """
+
+    def __init__(self, packed: Any, load: Callable[[Any], Any], kept: bool = False) -> None:
         self._packed = packed
         self._load = load
+        self._kept = kept
+        self._loaded: dict[str, Any] | None = None
 
-    @cached_property
-    def loaded(self) -> dict[str, Any]:
-        """They."""
-        return _instructions.unpack_common(self._packed, self._load)
+    def load(self) -> dict[str, Any]:
+        """Return them; nobody is to add to the dict."""
+        if self._loaded is not None:
+            return self._loaded
+        loaded = _instructions.unpack_common(self._packed, self._load)
+        if self._kept or all(kind in CONSTANT or kind in _handles.shared for kind in map(type, loaded.values())):
+            self._loaded = loaded
+        return loaded
 
 
 def _directory() -> str | None:
@@ -253,7 +265,7 @@ class Series:
 
     def _hand_in(self, result: _child.Result, meter: _Meter) -> None:
         """Send a report, and say whether this process goes on."""
-        stays = self._surroundings.restore()
+        stays = self._surroundings.restore() and not _handles.holds_a_lock()
         together = stays and self._number is not None
         if together and (report := self._messenger.brief(result)) is not None:
             self._tell_briefly(result.name, report, meter)
@@ -300,7 +312,7 @@ class Series:
             segments = frame.segments
             if len(segments) > len(calls):
                 self._sent, segments = [_Part(segments[0], self._load)], segments[1:]
-            parts = [*self._sent, *(_Part(each, self._load) for each in marks)] if marks else []
+            parts = [*self._sent, *(_Part(each, self._load, kept=True) for each in marks)] if marks else []
             for call, packed in zip(calls, segments, strict=True):
                 if not self._permits.take(sequence):
                     break
@@ -319,7 +331,7 @@ class Series:
         """Build a Worker; where that fails, the process ends with it."""
         instructions: dict[str, Any] = {}
         try:
-            common, marks = (parts[0].loaded, parts[1].loaded) if parts else ({}, {})
+            common, marks = (parts[0].load(), parts[1].load()) if parts else ({}, {})
             instructions = {**common, **self._load(packed), **marks}
             worker = _hiring.hire(instructions, self._shared)
         except BaseException as error:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taylorism import _handles
 from taylorism._errors import TaylorismError
 from taylorism._handles import in_handles
 from taylorism._segments import Memory, borrow, ctypes_array, is_multiprocessing
@@ -548,6 +549,9 @@ class _Shortcut(property):
 for _name in {*dir(np.ndarray), *dir(np.ma.MaskedArray)}.difference(_PRIVATE_MASK):
     if not _name.startswith("_"):
         setattr(SharedNumpyArray, _name, _Shortcut(_name))
+
+
+_handles.shared.add(SharedNumpyArray)
 
 
 def _rebuild(kind: type[SharedNumpyArray], memory: Any, layout: _Layout, readonly: bool) -> SharedNumpyArray:
