@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from holding import MIB, PAGE, taken
 
-from taylorism import _lease
+from taylorism import _hold, _lease
 from taylorism._hold import BERTH, Hold, NoRoom
 
 
@@ -322,3 +322,28 @@ def test_closed_standard_streams_are_not_taken():
         return min(hold.descriptors)
 
     assert forked.in_fork(closed) > 2
+
+
+def test_an_original_is_as_it_was_each_time(hold):
+    """Whatever is done to what was taken from it, and to where it came from; and what was taken stays."""
+    extents = hold.berth(0).stow([b"\1" * MIB, b"\2" * 100])
+    original = _hold.Original(hold, 1, extents)
+    first = original.views()
+    first[0][:5] = first[1][:5] = b"spoil"
+    hold.punch(1, 0, 2 * MIB)
+    second = original.views()
+    assert [bytes(each[:6]) for each in second] == [b"\1" * 6, b"\2" * 6]
+    original.close()
+    original.close()
+    assert bytes(first[0][:6]) == b"spoil\1" and bytes(second[0]) == b"\1" * MIB
+
+
+def test_an_original_without_a_file_of_its_own_is_read_each_time(hold, monkeypatch):
+    """The system may have none, or no descriptor to spare."""
+    monkeypatch.setattr(_hold, "_ways", list)
+    extents = hold.berth(0).stow([b"\1" * MIB])
+    original = _hold.Original(hold, 1, extents)
+    (view,) = original.views()
+    view[:5] = b"spoil"
+    assert bytes(original.views()[0][:5]) == b"\1" * 5
+    hold.punch(1, 0, 2 * MIB)

@@ -18,10 +18,22 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from taylorism import _channel
-from taylorism._hold import ALONE, Berth, Extent, Hold, NoRoom, Use
+from taylorism._hold import ALONE, Berth, Extent, Hold, NoRoom, Original, Use
 from taylorism._lease import Graves
 
-__all__ = ["REMARK", "Loaded", "discard", "dump", "hand_on", "is_bill", "load", "load_copy", "loaded", "pack"]
+__all__ = [
+    "REMARK",
+    "Again",
+    "Loaded",
+    "discard",
+    "dump",
+    "hand_on",
+    "is_bill",
+    "load",
+    "load_copy",
+    "loaded",
+    "pack",
+]
 
 #: bytes from which the way through the hold is the faster one
 WORTH = 256 * 1024
@@ -135,6 +147,33 @@ def load_copy(segments: Sequence[Any], hold: Hold | None) -> Any:
         return _channel.open_object(segments)
     bill = _read_bill(segments[0])
     return bill.load([hold.read(bill.lane, *extent) for extent in bill.extents])
+
+
+class Again:
+    """Loads one piece of instructions again and again, each time as it came: what is big in it is copied once.
+
+    Parameters
+    ----------
+    hold : Hold
+        Where it is.
+    """
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._bill: _Bill | None = None
+        self._original: Original | None = None
+
+    def __call__(self, packed: Any) -> Any:
+        """Load it."""
+        if self._bill is None or self._original is None:
+            self._bill = _read_bill(packed)
+            self._original = Original(self._hold, self._bill.lane, self._bill.extents)
+        return self._bill.load(self._original.views())
+
+    def close(self) -> None:
+        """Let go of the copy; what was loaded stays."""
+        if self._original is not None:
+            self._original.close()
 
 
 def hand_on(segments: Sequence[Any], berth: Berth) -> None:

@@ -33,10 +33,10 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from taylorism._descriptors import close_all, keep_above_stdio
-from taylorism._lease import FEW, Graves, Lease, Tracked
+from taylorism._lease import FEW, Graves, Lease, Tracked, private
 from taylorism._libc import libc
 
-__all__ = ["Berth", "Copy", "Extent", "Hold", "NoRoom", "Use"]
+__all__ = ["Berth", "Copy", "Extent", "Hold", "NoRoom", "Original", "Use"]
 
 #: where a buffer is: offset and length, in bytes
 Extent = tuple[int, int]
@@ -118,16 +118,26 @@ class Hold:
         OSError
             The system does not take it.
         """
-        descriptor, view, done = self._descriptor(lane), memoryview(buffer), 0
+        descriptor, view, done = self.descriptor(lane), memoryview(buffer), 0
         while done < len(view):
             written = os.pwrite(descriptor, view[done:], offset + done)
             if not written:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             done += written
 
+    def take(self, start: int, other: Hold, lane: int, extent: Extent) -> None:
+        """Copy from another hold to a place in the first lane, within the system (Linux)."""
+        offset, size = extent
+        done = os.lseek(self.descriptor(0), start, os.SEEK_SET) - start
+        while done < size:
+            moved = os.sendfile(self.descriptor(0), other.descriptor(lane), offset + done, size - done)
+            if not moved:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done += moved
+
     def read(self, lane: int, offset: int, size: int) -> memoryview:
         """Return a copy, writable."""
-        descriptor, view, done = self._descriptor(lane), memoryview(bytearray(size)), 0
+        descriptor, view, done = self.descriptor(lane), memoryview(bytearray(size)), 0
         while done < size:
             done += os.preadv(descriptor, [view[done:]], offset + done) or size  # 0 at the end of the file
         return view
@@ -135,7 +145,7 @@ class Hold:
     def lease(self, lane: int, offset: int, size: int) -> Lease | Copy:
         """Return the use of some bytes that are this process's own from now on: a mapping, or else a copy."""
         try:
-            lease = Lease(self._descriptor(lane), offset, size, partial(self.punch, lane))
+            lease = Lease(self.descriptor(lane), offset, size, partial(self.punch, lane))
         except (OSError, MemoryError):
             return self._copy(lane, offset, size)
         self._sweep()
@@ -145,7 +155,7 @@ class Hold:
     def track(self, graves: Graves, lane: int, offset: int, size: int) -> Tracked | Copy:
         """Return the use of some bytes which the children of this process are going to see as well."""
         try:
-            return Tracked(self._descriptor(lane), offset, size, partial(self.punch, lane), graves)
+            return Tracked(self.descriptor(lane), offset, size, partial(self.punch, lane), graves)
         except (OSError, MemoryError):
             return self._copy(lane, offset, size)
 
@@ -161,11 +171,11 @@ class Hold:
     def punch(self, lane: int, offset: int, size: int) -> None:
         """Give back the memory of a part; nothing where the files are closed."""
         with suppress(OSError):
-            descriptor = self._descriptor(lane)
+            descriptor = self.descriptor(lane)
             size = min(_whole_pages(size), _LONGEST - offset)
             libc.fallocate(descriptor, _PUNCH, ctypes.c_long(offset), ctypes.c_long(size))
 
-    def _descriptor(self, lane: int) -> int:
+    def descriptor(self, lane: int) -> int:
         """Return the descriptor of a lane, if nobody has closed it: the number may be another file's by now."""
         descriptor = self.descriptors[lane] if lane < len(self.descriptors) else -1
         if descriptor >= 0 and self._is_ours(descriptor):
@@ -217,6 +227,54 @@ class Copy:
     def settle(self) -> None:
         """Give back the memory: what was read here will not be read again."""
         self._punch()
+
+
+class Original:
+    """Parts of a hold that are looked at again and again, each time as they were.
+
+    They are copied once, to a file of this process's own, and mapped privately from there: what is written to a
+    mapping is its owner's. Of that file nothing is given back, and a mapping outlives it. Where there is no such
+    file, they are copied each time.
+
+    Parameters
+    ----------
+    hold : Hold
+        Where they are.
+    lane : int
+        In which file.
+    extents : sequence of tuple of two int
+        Which parts.
+    """
+
+    def __init__(self, hold: Hold, lane: int, extents: Sequence[Extent]) -> None:
+        self._hold, self._lane, self._extents = hold, lane, extents
+        self._starts = list(itertools.accumulate((_whole_pages(size) for _, size in extents), initial=0))
+        self._own = Hold()
+
+    def views(self) -> list[memoryview]:
+        """Return them, writable."""
+        try:
+            if not self._own.descriptors:
+                self._own = self._copied()
+            placed = zip(self._starts, self._extents, strict=False)  # one more, the end of all
+            return [self._mapped(start, size) for start, (_, size) in placed]
+        except (_Refused, OSError, MemoryError):
+            return [self._hold.read(self._lane, *extent) for extent in self._extents]
+
+    def _copied(self) -> Hold:
+        made: list[int] = []
+        _add_file(made)
+        own = Hold(made)
+        for start, extent in zip(self._starts, self._extents, strict=False):
+            own.take(start, self._hold, self._lane, extent)
+        return own
+
+    def _mapped(self, start: int, size: int) -> memoryview:
+        return memoryview(private(self._own.descriptor(0), start, size))
+
+    def close(self) -> None:
+        """Close the file; harmless when repeated."""
+        self._own.close()
 
 
 class Berth:

@@ -39,7 +39,7 @@ from typing import Any
 
 from taylorism._libc import check_mapped, libc
 
-__all__ = ["FEW", "MOST", "Graves", "Lease", "Tracked", "forks"]
+__all__ = ["FEW", "MOST", "Graves", "Lease", "Tracked", "forks", "private"]
 
 #: leases that live at the same time, at most: the kernel allows 65 530 mappings in a process (`vm.max_map_count`),
 #: and each fork copies the list of them
@@ -103,7 +103,7 @@ def _see_forks() -> None:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _private(descriptor: int, offset: int, size: int) -> mmap.mmap:
+def private(descriptor: int, offset: int, size: int) -> mmap.mmap:
     """Map a part of a file privately."""
     # An object of Python's mmap module, because it is a buffer that knows who looks at it. It would keep a second
     # descriptor for a file before 3.13, so it is made without one, and the file is laid over it.
@@ -160,7 +160,7 @@ class Lease:
         self._pid = os.getpid()
         self._born = -1 if _forking() else forks()  # before it is mapped: a fork by another thread counts
         self._number = next(_numbers)
-        memory = _private(descriptor, offset, size)
+        memory = private(descriptor, offset, size)
         self._ref = weakref.ref(memory)
         self._handle = self._map_handle(descriptor, memory)
         self.view: memoryview | None = memoryview(memory)
@@ -257,7 +257,7 @@ class Tracked:
         self._pid = os.getpid()
         self._born = forks()
         self._died = -1
-        memory = _private(descriptor, offset, size)
+        memory = private(descriptor, offset, size)
         weakref.finalize(memory, self._end).atexit = False
         self.view: memoryview | None = memoryview(memory)
 

@@ -219,6 +219,7 @@ class Series:
         self._permits = _Permits(desk.permits)
         self._sets = self._permitted()
         self._sent: list[_Part] = []  # the common part that came last
+        self._again: _freight.Again | None = None  # what loads that, if it is big
         self._interruption = _signals.Interruption()
         self._parent_pid = os.getppid()  # for good: we die with the listener
         self._number: int | None = None  # of a set that came with others
@@ -311,7 +312,8 @@ class Series:
             sequence, calls, *marks = frame.head
             segments = frame.segments
             if len(segments) > len(calls):
-                self._sent, segments = [_Part(segments[0], self._load)], segments[1:]
+                self._take_common(segments[0])
+                segments = segments[1:]
             parts = [*self._sent, *(_Part(each, self._load, kept=True) for each in marks)] if marks else []
             for call, packed in zip(calls, segments, strict=True):
                 if not self._permits.take(sequence):
@@ -322,6 +324,13 @@ class Series:
                     self._decline(self._number)
                 else:
                     yield worker
+
+    def _take_common(self, packed: Any) -> None:
+        """Take the part that the sets to come have in common, instead of that of the last ones."""
+        if self._again is not None:
+            self._again.close()
+        self._again = _freight.Again(self._hold) if _freight.is_bill(packed) else None
+        self._sent = [_Part(packed, self._again or self._load)]
 
     def _decline(self, number: int) -> None:
         """Have the listener set a Worker to work that says itself how that is done."""
