@@ -102,6 +102,53 @@ def test_a_name_that_cannot_be_hashed_is_what_footprints_makes_of_it():
     assert names_of(reusing(common, individual | {"name": odd}))[29:32] == ["n29", "['a', 'list']", "n31"]
 
 
+class Devices(NewMaxThreadsScheduler):
+    """Gives each set a hook and an attribute of its own."""
+
+    _footprint = dict(attr=dict(devices_test=dict(values=[True], type=bool)))
+
+    def _assign_tickets(self, workers: Any, launchable: Any) -> Any:
+        for each in super()._assign_tickets(workers, launchable):
+            each["scheduler_hooks"] = footprints.FPList([Note(each["value"])])
+            each["memory"] = float(each["value"])
+        return launchable
+
+
+class Note:
+    """A hook that notes a number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, worker: Any) -> None:
+        worker.noted = self.number
+
+
+@deed
+def marks(value: Any, worker: Any) -> tuple[int, int]:
+    """Tell what the scheduler has given."""
+    return worker.noted, int(worker.memory)
+
+
+def test_no_set_runs_with_the_marks_of_another():
+    """Where a scheduler of the user's, derived from one of ours, marks each in its own way."""
+    scheduler = Devices(limit="threads", max_threads=1, devices_test=True)
+    assert reports(reusing(*do("marks", *range(40)), scheduler=scheduler)) == [(i, i) for i in range(40)]
+
+
+def test_a_name_made_of_attributes_is_not_known_before_its_worker(tmp_path):
+    """A running one goes by its number until then, as one without a name; its template means nobody."""
+    common, individual = do("gated", *[str(tmp_path) if i == 3 else None for i in range(20)])
+    boss = reusing(common | {"name": "n-[memory]"}, individual | {"memory": [float(i) for i in range(20)]})
+    pid_in(tmp_path / "n-3.0.pid")
+    until(lambda: boss.status().running, "the news")
+    assert boss.status().running == (3,)
+    with pytest.raises(taylorism.UnknownWorker):
+        boss.cancel("n-[memory]")
+    (tmp_path / "release").touch()
+    assert names_of(boss) == [f"n-{float(i)}" for i in range(20)]
+
+
 def test_no_one_waits_behind_a_long_one(tmp_path):
     """While one is long, others that were given to its process are done by another."""
     common, individual = do("gated", *[str(tmp_path) if i == 5 else None for i in range(200)])

@@ -289,6 +289,33 @@ def test_instructions_that_never_load():
         boss.wait_till_finished()
 
 
+class NoHash(str):
+    """A string that has no hash, and no truth value."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("neither true nor false")
+
+
+@pytest.mark.parametrize("tasks", [1, None])
+@pytest.mark.parametrize("name", [numpy.arange(2), NoHash("name")], ids=["array", "no hash"])
+def test_a_name_of_an_odd_kind_is_the_business_of_its_own_set(tasks, name):
+    """Whatever footprints makes of it: the others are done, and the end comes at once."""
+    boss = taylorism.Boss(scheduler=slots(1), on_error="collect", max_tasks_per_child=tasks)
+    names = [f"n{i}" if i != 10 else name for i in range(20)]
+    boss.set_instructions({"deed": "echo"}, {"value": list(range(20)), "name": names})
+    boss.make_them_work()
+    assert boss.wait(timeout=9.0)  # ten seconds later, main would kill a listener that says nothing
+    boss.wait_till_finished()
+    done = {record["report"] for record in boss.get_report()["workers_report"]}
+    assert done | {10} == set(range(20)) and len(done) + len(boss.errors) == 20
+
+
 @pytest.mark.parametrize("tasks", [1, None])
 def test_what_could_never_start_either_is_pending(tasks):
     """Where one set that does not load has stopped everything, another one, and one that asks too much, is told."""

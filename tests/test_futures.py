@@ -243,6 +243,17 @@ def test_what_a_failed_call_has_started_goes_with_it(tmp_path):
         os.kill(spared, signal.SIGKILL)
 
 
+def test_it_goes_too_where_the_process_has_had_another_worker_before(tmp_path):
+    """An ordinary one, whom nothing of that kind was asked of."""
+    with taylorism.Boss(scheduler=slots(1), max_tasks_per_child=None) as boss:
+        boss.set_instructions(*workers.do("echo", 1))
+        boss.wait()
+        bad = boss.submit(leave_a_program, tmp_path / "bad", "fail")
+        cf.wait([bad])
+        gone = pid_in(tmp_path / "bad")
+        until(lambda: not alive(gone))
+
+
 def test_the_death_of_the_listener_is_raised_by_all(gate):
     """As a broken pool is; nobody waits for ever."""
     boss = taylorism.Boss()

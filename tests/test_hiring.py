@@ -99,6 +99,8 @@ def test_attributes_that_stand_in_each_other_are_given_up(monkeypatch):
     try:
         with pytest.raises(footprints.FootprintMaxIter, match="stand in each other's value"):
             hire({"hiring_test": "plain", "name": "x-[other]", "other": "[name]"}, {})
+        with pytest.raises(footprints.FootprintMaxIter, match="stand in each other's value"):
+            hire({"hiring_test": "plain", "name": "x-[other]", "other": "[name]", "_fatal": True}, {})
         assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
         assert hire({"hiring_test": "plain", "name": "x-[other]", "other": 3}, {}).name == "x-3"
     finally:

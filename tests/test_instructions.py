@@ -220,3 +220,16 @@ def test_a_large_common_value_is_pickled_once():
     """1000 sets of one large common value are sent as one."""
     packed = _instructions.pack({"c": bytes(1_000_000)}, [{"i": n} for n in range(1000)])
     assert sum(map(len, packed)) < 1_100_000
+
+
+class Key(str):
+    """A string of a class of its own, such as numpy's."""
+
+    __slots__ = ()
+
+
+def test_keys_may_be_of_a_class_derived_from_str():
+    """They arrive as plain strings."""
+    packed = _instructions.pack({}, [{Key("a"): 1}])
+    found = _instructions.unpack({}, packed[1])
+    assert found == {"a": 1} and {type(name) for name in found} == {str}

@@ -382,3 +382,18 @@ def test_one_bad_set_among_good_ones_is_collected():
     assert sorted(reports(boss)) == [*range(10)]
     errors = boss.get_report()["errors"]
     assert [*errors] == ["bad"] and isinstance(errors["bad"], NoAdequateWorker)
+
+
+def test_whatever_is_raised_none_counts_as_running_that_is_not(monkeypatch):
+    """Else the work would never be over, and the listener never end; and what did not start is pending."""
+    yard = Yard(monkeypatch, 4)
+    yard.unfit[2] = KeyError("unfit")
+
+    def charge_job(*args, **options):
+        raise LookupError("a mistake of ours")
+
+    monkeypatch.setattr(Court, "charge_job", charge_job)
+    with pytest.raises(LookupError):
+        yard.launch()
+    assert not yard.ledger.workers and yard.started == []
+    assert yard.pending == [0, 1, 3]

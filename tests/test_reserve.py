@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,28 @@ def of_those_behind(boss: taylorism.Boss) -> list[Any]:
 # ---------------------------------------------------------------------------------------------------------
 
 
+def test_there_are_none_for_a_scheduler_of_the_user_s(tmp_path):
+    """What it changes in the listener as it decides, in a module or the environment, its worker has to find."""
+
+    def decide(pending: Any, running: Any, report: Any) -> Any:
+        chosen = pending[: 1 - len(running)]
+        for each in chosen:
+            os.environ["CHOSEN"] = each["name"]
+        return chosen, pending[len(chosen) :]
+
+    scheduler = Scheduler(decide)
+    names = [f"n{i}" for i in range(5)]
+    boss = working({"deed": "slow_look"}, {"value": ["CHOSEN"] * 5, "name": names}, scheduler=scheduler)
+    assert reports(boss) == names
+
+
+@deed
+def slow_look(value: str, worker: Any) -> str:
+    """Take a moment, in which others may be made ready; then look into the environment."""
+    time.sleep(0.04)
+    return os.environ[value]
+
+
 def test_those_that_follow_have_processes_that_were_ready(tmp_path):
     """There is one for each that may end, each runs one Worker, and none is left."""
     boss = two_that_wait(tmp_path)
@@ -170,7 +193,7 @@ def tell_binding(value: Any, worker: Any) -> list[int | None]:
 
 
 def test_what_a_scheduler_prints_is_said_once(tmp_path, monkeypatch):
-    """What waits in the buffer of the listener is not inherited by those that are forked ahead."""
+    """What waits in the buffer of the listener is not inherited by its workers."""
     path = tmp_path / "said"
 
     def decide(pending: Any, running: Any, report: Any) -> Any:
@@ -184,7 +207,7 @@ def test_what_a_scheduler_prints_is_said_once(tmp_path, monkeypatch):
         os.dup2(file.fileno(), 1)
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", open(1, "w", closefd=False))
-            boss = two_that_wait(tmp_path, 4, scheduler=Scheduler(decide))
+            boss = two_that_wait(tmp_path, 4, ready=0, scheduler=Scheduler(decide))
             release(tmp_path)
             boss.wait_till_finished()
         os.dup2(kept, 1)
@@ -272,7 +295,7 @@ def names_of(boss: taylorism.Boss) -> list[str]:
 
 
 def test_hooks_that_cannot_be_sent(tmp_path):
-    """They come with the fork, and the process that was ready goes unused."""
+    """They come with the fork."""
 
     def decide(pending: Any, running: Any, report: Any) -> Any:
         launch = pending[: 2 - len(running)]
@@ -280,7 +303,7 @@ def test_hooks_that_cannot_be_sent(tmp_path):
             each["scheduler_hooks"] = footprints.FPList([lambda worker: os.environ.update(HOOKED="yes")])
         return launch, pending[len(launch) :]
 
-    boss = two_that_wait(tmp_path, 2, "hooked", scheduler=Scheduler(decide))
+    boss = two_that_wait(tmp_path, 2, "hooked", ready=0, scheduler=Scheduler(decide))
     release(tmp_path)
     assert of_those_behind(boss) == ["yes", "yes"]
 

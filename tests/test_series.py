@@ -420,6 +420,20 @@ def test_what_somebody_may_change_is_loaded_for_each():
 
 
 @deed
+def replace_environment(value: Any, worker: Any) -> bool:
+    """Put a dict in the place of `os.environ`, as some do to restore it; tell whether there was one."""
+    found = type(os.environ) is dict or "REPLACED" in os.environ
+    os.environ["REPLACED"] = "yes"
+    os.environ = os.environ.copy()
+    return found
+
+
+def test_a_dict_in_the_place_of_the_environment_goes_with_its_task(options):
+    """Its report is no loss, and the next one has what there was before."""
+    assert reports(working(*do("replace_environment", 1, 2, 3), **options)) == [False] * 3
+
+
+@deed
 def append(value: Any, worker: Any) -> int:
     """Append to a list, and tell how long it is."""
     value = value["list"] if isinstance(value, dict) else value

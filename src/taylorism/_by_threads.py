@@ -17,14 +17,18 @@ from taylorism._limited import (
     settle_max_threads,
     swept,
 )
-from taylorism._queues import Fifo, PendingQueue
+from taylorism._queues import Fifo, OneByOne, PendingQueue
 from taylorism._scheduler import DOOR, BaseScheduler, Batch, Workers
 
 TYPE_CHECKING = False  # without `typing`, a fourth of the time of our import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, ClassVar
 
 __all__ = ["NewLaxistScheduler", "NewMaxThreadsScheduler", "NewSingleOpenFileScheduler"]
+
+#: the methods that say what a set starts with
+_MARKING = ("_assign_tickets", "_workers_hooks", "_all_tickets")
 
 
 class NewLaxistScheduler(BaseScheduler):
@@ -53,7 +57,14 @@ class NewLaxistScheduler(BaseScheduler):
 
     def queue(self) -> PendingQueue:
         """Return a queue from which everything starts."""
-        return Fifo(constantly(math.inf), self._assign_tickets)
+        return fifo(self, constantly(math.inf))
+
+
+def fifo(scheduler: BaseScheduler, room: Callable[[Workers], float]) -> PendingQueue:
+    """Return a queue in order of arrival; a set runs with the marks of another only where these are ours."""
+    owners = (cls for name in _MARKING for cls in type(scheduler).__mro__ if name in vars(cls))
+    ours = all(cls.__module__ == DOOR for cls in owners)
+    return (Fifo if ours else OneByOne)(room, scheduler._assign_tickets)
 
 
 @BindingAwareScheduler
@@ -110,7 +121,7 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
         """Return a queue that launches the first ones, as `launchable` does."""
         gate = gate_of(self)
         if not gate:
-            return Fifo(self._room, self._assign_tickets)
+            return fifo(self, self._room)
         from taylorism._ranked import Limits, Ranked
 
         nothing = constantly(0.0)

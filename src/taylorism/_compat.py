@@ -131,8 +131,11 @@ def log_handlers() -> list[logging.Handler]:
 
 
 def environment() -> dict[Any, Any]:
-    """Return the environment as it is encoded: to compare it takes a fifteenth of a copy of `os.environ`."""
-    data: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
+    """Return the environment as it is encoded: to compare it takes a fifteenth of a copy of `os.environ`.
+
+    That of `os.environb`, for in the place of `os.environ` a program may have put a dict.
+    """
+    data: dict[Any, Any] = os.environb._data  # type: ignore[attr-defined]
     return data
 
 

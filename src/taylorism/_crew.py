@@ -259,10 +259,11 @@ class Crew:
         worker.messenger = _child.NoticePipe(writer, self._shown, berth)
         if hand is not None:
             hand.berth = berth
-        token = _token(reader) if self._policy.sees_to_one or job.call else ""
+        # Of a process that runs several, the first may not need it, and a call after it would.
+        token = _token(reader) if self._policy.sees_to_one or job.call or hand is not None else ""
         process = ForkedProcess(partial(self._in_child, worker, reader, token, os.getpid(), hand))
         worker._process = process
-        return self._member(worker, job, process, Inflow(reader), hand, token, berth)
+        return self._member(worker, job, process, Inflow(reader), hand, berth)
 
     def _member(
         self,
@@ -271,11 +272,9 @@ class Crew:
         process: Any,
         inflow: Inflow,
         hand: Hand | None,
-        token: str = "",
         berth: Berth | None = None,
     ) -> Member:
-        if not token and (self._policy.sees_to_one or job.call):
-            token = _token(inflow.fd)
+        token = _token(inflow.fd) if self._policy.sees_to_one or job.call else ""
         usage, logged = Usage(self._baseline.now()), self._log_sizes(worker)
         self._lookout.welcome()
         member = Member(worker.name, worker, job, process, inflow, usage, token, logged, started=time.time())

@@ -63,15 +63,17 @@ def _chosen_anew(attributes: dict[str, Any], learn: bool = True) -> Any:
     again is still there, as a class of the same name: it has been replaced.
     """
     _refuse_endless(attributes)
-    if not any(name.startswith("_") or name == "worker" for name in attributes):
-        candidates = _found(attributes)
-        if learn and len(candidates) == 1:
-            _choices().learn(attributes, *candidates[0][:2])
-        if len(candidates) > 1:
-            candidates = [each for each in candidates if not _replaced(each[0])] or candidates
-        if len(candidates) == 1:
-            cls, resolved, _ = candidates[0]
-            return cls(resolved, checked=True)
+    if any(name.startswith("_") or name == "worker" for name in attributes):
+        # Footprints alone knows what these mean: all in one, the constructor too.
+        return _bounded(partial(_collector().load, **attributes))
+    candidates = _found(attributes)
+    if learn and len(candidates) == 1:
+        _choices().learn(attributes, *candidates[0][:2])
+    if len(candidates) > 1:
+        candidates = [each for each in candidates if not _replaced(each[0])] or candidates
+    if len(candidates) == 1:
+        cls, resolved, _ = candidates[0]
+        return cls(resolved, checked=True)
     return _collector().load(**attributes)
 
 

@@ -181,4 +181,8 @@ def unpack(
     common: dict[str, Any], packed: Any, load: Callable[[Any], Any] = pickle.loads
 ) -> dict[str, Any]:
     """Load one set and merge: what is individual wins. The names are the same strings in all sets."""
-    return common | {sys.intern(name): value for name, value in load(packed).items()}
+    return common | {_interned(name): value for name, value in load(packed).items()}
+
+
+def _interned(name: str) -> str:
+    return sys.intern(name if type(name) is str else str.__str__(name))  # the system interns no others

@@ -72,14 +72,26 @@ class Launcher:
         """
         left, started = deque(self._batches.place(list(chosen)) if self._reuses else chosen), 0
         total = len(left)
-        while left and self._may_go_on:
-            hired = self._hire(left)
-            started += self._start(hired)
+        try:
+            while left and self._may_go_on:
+                started += self._launch_some(left)
+        finally:
+            if left:
+                self._ledger.give_back(list(left))
+        return started == total
+
+    def _launch_some(self, left: deque[Job]) -> int:
+        """Hire and start the first sets of `left`, and take them from it; return how many were started.
+
+        Whatever is raised in here, nobody counts as running who is not, or the end of the work would never come.
+        """
+        hired: deque[_Hired] = deque()
+        try:
+            self._hire(left, hired)
+            return self._start(hired)
+        finally:
             self._send_home(hired)
             left.extendleft(each.job for each in reversed(hired))
-        if left:
-            self._ledger.give_back(list(left))
-        return started == total
 
     def _send_home(self, hired: Iterable[_Hired]) -> None:
         for each in hired:
@@ -87,9 +99,8 @@ class Launcher:
 
     # -- hiring ---------------------------------------------------------------------------------------
 
-    def _hire(self, left: deque[Job]) -> deque[_Hired]:
+    def _hire(self, left: deque[Job], hired: deque[_Hired]) -> None:
         """Build workers for the first sets of `left`, and take these from it."""
-        hired: deque[_Hired] = deque()
         while left and len(hired) < TOGETHER and self._may_go_on:
             job = left.popleft()
             try:
@@ -97,7 +108,6 @@ class Launcher:
             except BaseException as error:
                 job.trials += 1
                 self._court.charge_job(job, error, again=not isinstance(error, _hiring.HOPELESS))
-        return hired
 
     def _hire_one(self, job: Job) -> _Hired:
         worker = _hiring.hire(job.instructions, self._setup.shared)

@@ -145,13 +145,17 @@ class Job:
     @property
     def name(self) -> str:
         """The name that it was given, or its number."""
-        return str(self.instructions.get("name") or f"#{self.number}")
+        return self.given_name or f"#{self.number}"
 
     @property
     def given_name(self) -> str | None:
-        """The name that it was given, if that is a string: what footprints makes one of need not be hashable."""
+        """The name that it was given, if that is its name: not what footprints makes one of, nor one with brackets.
+
+        A plain string: one of a class of the user's may have no hash, no truth value, anything.
+        """
         name = self.instructions.get("name")
-        return name if isinstance(name, str) else None
+        plain = str.__str__(name) if isinstance(name, str) else ""
+        return plain if plain and "[" not in plain else None
 
     @property
     def callings(self) -> set[int | str]:

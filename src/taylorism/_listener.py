@@ -73,7 +73,7 @@ from taylorism._reserve import Reserve
 from taylorism._setup import Setup
 from taylorism._stowage import Stowage
 from taylorism._upstream import Upstream
-from taylorism.schedulers import is_ours
+from taylorism.schedulers import is_of_here, is_ours
 
 __all__ = ["serve"]
 
@@ -172,7 +172,7 @@ class Listener:
         self._batches = Batches(
             setup.policy, self._ledger, self._crew, self._upstream, self._poller, setup.verbose, self._stowage
         )
-        self._reserve = Reserve(setup.policy, self._ledger, self._crew)
+        self._reserve = Reserve(setup.policy, self._ledger, self._crew, private=not is_of_here(setup.scheduler))
         self._launcher = Launcher(setup, self._ledger, self._crew, self._upstream, self._court, self._batches)
         self._remark_at = _NEVER  # when to say that a scheduler of the user's launches nothing though nothing runs
         self._news = False  # something has happened that the scheduler was not asked about

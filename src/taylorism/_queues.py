@@ -179,3 +179,10 @@ class Fifo(PendingQueue):
 
     def __iter__(self) -> Iterator[Instructions]:
         return iter(list(self._sets.values()))
+
+
+class OneByOne(Fifo):
+    """The same, for a scheduler that marks each set in a way of its own: none runs with the marks of another."""
+
+    clockless = True
+    more = PendingQueue.more

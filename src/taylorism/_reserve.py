@@ -36,12 +36,16 @@ class Reserve:
     ----------
     policy, ledger, crew
         Of the listener.
+    private : bool
+        Whether a scheduler of the user's runs in the listener: what it changes there, in the environment or in a
+        module, a worker has to find.
     """
 
-    def __init__(self, policy: Policy, ledger: Ledger, crew: Crew) -> None:
+    def __init__(self, policy: Policy, ledger: Ledger, crew: Crew, private: bool = False) -> None:
         self._ledger = ledger
         self._crew = crew
-        self._needless = policy.reuses  # processes wait for workers anyway
+        # Where processes are used again, they wait for workers anyway.
+        self._needless = policy.reuses or private or callable(policy.timeout)
         self._refused = False
         self._due = _NEVER
 

@@ -211,8 +211,8 @@ class Results:
             view.submitted = now
             if (seconds := instructions.get("expected_time", usual)) is not None:
                 view.expected = _seconds(seconds)
-            if isinstance(name, str) and "[" not in name:
-                self._call(view, name)
+            if isinstance(name, str) and "[" not in (plain := str.__str__(name)):
+                self._call(view, plain)
 
     def hold(self, numbers: Iterable[int], handed: Mapping[int, tuple[object, ...]]) -> None:
         """Keep the memory that sets have handles on until they are settled: main may have let go of it.
@@ -526,7 +526,7 @@ def _by_label(items: Iterable[tuple[str, T]]) -> dict[str, T]:
 def _seconds(expected: Any) -> float:
     try:
         seconds = float(expected or 0.0)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever a class of the user's raises: the set has been ordered
         return 0.0
     return seconds if math.isfinite(seconds) else 0.0
 

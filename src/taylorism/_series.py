@@ -154,6 +154,7 @@ class _Surroundings:
 
     outputs: list[tuple[int, int]]
     directory: str | None = field(default_factory=_directory)
+    environ: Any = field(default_factory=lambda: os.environ)
     environment: dict[Any, Any] = field(default_factory=lambda: dict(_compat.environment()))
     streams: tuple[Any, ...] = field(default_factory=lambda: (sys.stdin, sys.stdout, sys.stderr))
     handlers: list[Any] = field(default_factory=lambda: _compat.handlers(_HANDLED))
@@ -180,6 +181,7 @@ class _Surroundings:
     def _restore_place(self) -> None:
         if _directory() != self.directory:
             os.chdir(self.directory or "")  # which raises, where there was none to go back to
+        os.environ = self.environ  # a task may have put a dict there
         if _compat.environment() != self.environment:
             _compat.set_environment(self.environment)
         if self.cpus is not None and _cpus.read_mask() != self.cpus:
@@ -347,8 +349,9 @@ class Series:
             if error is self._interruption.raised:
                 raise
             hopeless = isinstance(error, _hiring.HOPELESS)
-            name = call if isinstance(call, str) else instructions.get("name") or f"#{call}"
-            self._messenger.put(_child.Result(str(name), error=error, hopeless=hopeless))
+            given = instructions.get("name")
+            name = call if isinstance(call, str) else given if type(given) is str and given else f"#{call}"
+            self._messenger.put(_child.Result(name, error=error, hopeless=hopeless))
             _child.leave(1)
         worker.messenger = self._messenger
         worker._parent_pid = self._parent_pid

@@ -99,6 +99,11 @@ def is_ours(asked: Any) -> bool:
     return any(cls.__module__ == __name__ and vars(cls).get("launchable") is function for cls in kinds)
 
 
+def is_of_here(scheduler: Any) -> bool:
+    """Whether a scheduler is of a class of this package, so that it runs no code of the user's."""
+    return type(scheduler).__module__ == __name__ and "launchable" not in getattr(scheduler, "__dict__", ())
+
+
 def _depth(owner: object, name: str) -> int:
     """Return how far above the class of an object one of its methods is defined."""
     return next(place for place, cls in enumerate(type(owner).__mro__) if name in vars(cls))
