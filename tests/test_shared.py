@@ -273,6 +273,26 @@ def test_the_mask_stays_shared(operation):
     assert array.mask.tolist() == [True, False, True]
 
 
+NESTED = np.dtype([("where", [("x", "f4"), ("y", "f4", (3,))]), ("at", "M8[s]")])
+
+
+@pytest.mark.parametrize("dtype", ["f8", RECORD, GAPS, NESTED], ids=["plain", "record", "gaps", "nested"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+def test_all_handles_have_one_mask(dtype, shape, hard):
+    """The mask of structures, too, is the one in the memory: for other handles, and where they are rebuilt."""
+    array = SharedNumpyArray(np.ma.MaskedArray(np.zeros(shape, dtype).T, hard_mask=hard))
+    with by_handle():
+        rebuilt = pickle.loads(pickle.dumps(array))
+    again = SharedNumpyArray(array)
+    assert np.shares_memory(array.mask, again.mask) or not array.size
+    assert not np.shares_memory(array.mask, array.data)
+    forked(lambda: operator.setitem(rebuilt, ..., np.ma.masked))
+    for handle in (array, again, SharedNumpyArray(array, readonly=True), rebuilt):
+        assert handle.mask.tobytes() == b"\1" * handle.mask.nbytes
+        assert (handle.data == np.zeros(shape, dtype).T).all()
+
+
 def test_functions_of_masked_arrays():
     """Functions of numpy and numpy.ma see the mask, from wherever they get it."""
     source = np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])

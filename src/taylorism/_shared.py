@@ -120,9 +120,11 @@ class _Layout:
         if self.mask is None:
             return data
         mask: NDArray[Any] = np.ndarray(self.shape, self.mask.dtype, raw, self.mask.offset, self.mask.strides)
-        return np.ma.MaskedArray(
-            data, mask=mask, copy=False, fill_value=self.mask.fill_value, hard_mask=self.mask.hard
-        )
+        array: Any = np.ma.MaskedArray(data, copy=False, fill_value=self.mask.fill_value, hard_mask=self.mask.hard)
+        # Given as an argument, the mask of structures would be copied into one that numpy makes.
+        array._mask = mask
+        laid: NDArray[Any] = array
+        return laid
 
 
 # --- The array -------------------------------------------------------------------------------------
