@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import gc
@@ -291,6 +292,91 @@ def test_all_handles_have_one_mask(dtype, shape, hard):
     for handle in (array, again, SharedNumpyArray(array, readonly=True), rebuilt):
         assert handle.mask.tobytes() == b"\1" * handle.mask.nbytes
         assert (handle.data == np.zeros(shape, dtype).T).all()
+
+
+#: What numpy.ma does to a mask, and to which it may give one of its own, or none, in doing so.
+MASKING = {
+    "put": lambda x: x.put([0, 3], [7, 8]),
+    "put masked": lambda x: x.put([1], np.ma.array([7], mask=[1])),
+    "put by names": lambda x: x.put(indices=[-4, 7], values=7, mode="wrap"),
+    "put of the class": lambda x: type(x).put(x, [0, 3], [7, 8]),
+    "numpy.put": lambda x: np.put(x, [0, 3], [7, 8]),
+    "numpy.put by names": lambda x: np.put(a=x, ind=[0, 3], v=7, mode="clip"),
+    "numpy.ma.put": lambda x: np.ma.put(x, [0, 3], [7, 8]),
+    "numpy.ma.putmask": lambda x: np.ma.putmask(x, [1, 1, 1, 1], 9.0),
+    "numpy.putmask": lambda x: np.putmask(x, [1, 0, 0, 1], 9.0),
+    "numpy.copyto": lambda x: np.copyto(x, np.ones(4)),
+    "numpy.clip, by position": lambda x: np.clip(np.ma.array(x[...], mask=False), 1, 2, x),
+    "numpy.cumsum, by position": lambda x: np.cumsum(x, 0, None, x),
+    "numpy.round": lambda x: np.round(x, out=x),
+    "elements": lambda x: operator.setitem(x, slice(None), np.ma.array(np.ones(4), mask=[0, 1, 0, 0])),
+    "no element": lambda x: operator.setitem(x, slice(None), 1.0),
+    "flat": lambda x: operator.setitem(x.flat, 1, np.ma.masked),
+    "fill": lambda x: x.fill(3),
+    "mask": lambda x: setattr(x, "mask", [0, 0, 1, 0]),
+    "nomask": lambda x: setattr(x, "mask", np.ma.nomask),
+    "all of the mask": lambda x: setattr(x, "mask", True),
+    "__setmask__": lambda x: x.__setmask__([0, 1, 0, 0]),
+    "harden_mask": lambda x: x.harden_mask(),
+    "soften_mask": lambda x: x.soften_mask(),
+    "unshare_mask": lambda x: x.unshare_mask(),
+    "shrink_mask": lambda x: x.shrink_mask(),
+    "sort": lambda x: x.sort(),
+    "resize": lambda x: x.resize(4, refcheck=False),
+    "dtype": lambda x: x.__setattr__("dtype", x.dtype),
+    "+=": lambda x: operator.iadd(x, np.ma.array(np.ones(4), mask=[0, 1, 0, 0])),
+    "*= nothing masked": lambda x: operator.imul(x, np.ma.array(np.ones(4))),
+    "/=": lambda x: operator.itruediv(x, 0),
+    "//=": lambda x: operator.ifloordiv(x, np.array([1, 0, 1, 1])),
+    "**=": lambda x: operator.ipow(x, 0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # of the dtype: numpy 2.5
+@pytest.mark.parametrize("name", MASKING)
+@pytest.mark.parametrize("mask", [[1, 0, 0, 1], [0, 0, 0, 0]], ids=["some", "none"])
+def test_what_is_done_to_a_mask_is_done_to_that_of_all(name, mask):
+    """Another handle has the mask that a masked array would have, and sees what is masked later, either way."""
+    expected = np.ma.array([0.0, 1.0, 2.0, 3.0], mask=mask)
+    array = SharedNumpyArray(expected)
+    other = SharedNumpyArray(array)
+    for target in (expected, array):
+        with contextlib.suppress(ValueError):  # of resize: neither of them can be
+            MASKING[name](target)
+    for seen in (array, other):
+        np.testing.assert_array_equal(seen.mask, np.ma.getmaskarray(expected))
+        np.testing.assert_array_equal(seen.filled(-1), expected.filled(-1))
+    array[2] = other[1] = np.ma.masked
+    assert other.mask.tolist() == array.mask.tolist()
+    assert array.mask[1:3].all()
+
+
+def test_structures_can_be_put():
+    """They are unmasked, and they alone; numpy's own method ends with all masked, in a mask of another dtype."""
+    array = SharedNumpyArray(np.ma.array(np.zeros(3, GAPS), mask=[(1, 0), (1, 1), (0, 1)]))
+    other = SharedNumpyArray(array)
+    array.put([1], np.ones(1, GAPS))
+    np.put(array, [2], np.ones(1, GAPS))
+    for seen in (array, other):
+        assert seen.mask.tolist() == [(True, False), (False, False), (False, False)]
+        assert seen.data.tolist() == [(0, 0), (1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("put", [SharedNumpyArray.put, np.put], ids=["method", "function"])
+def test_to_put_does_not_unmask_what_another_masks(put, monkeypatch):
+    """Another process may mask an element of its own while one is put, without the lock."""
+    array = SharedNumpyArray(np.ma.array([1.0, 2.0], mask=[1, 0]))
+    other = SharedNumpyArray(array)
+
+    def masking(*arguments, **options):
+        made = make_mask(*arguments, **options)
+        other[1] = np.ma.masked
+        return made
+
+    make_mask = np.ma.core.make_mask
+    monkeypatch.setattr(np.ma.core, "make_mask", masking)
+    put(array, [0], [7.0])
+    assert array.mask.tolist() == other.mask.tolist() == [False, True]
 
 
 def test_functions_of_masked_arrays():

@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import context
 from typing import Any
 
@@ -331,12 +332,13 @@ class SharedNumpyArray:
         offset = _address(mask) - _address(np.asarray(array))
         return replace(layout, mask=replace(packed, offset=offset, strides=mask.strides))
 
-    def _keep_mask(self) -> None:
+    def _keep_mask(self, *, written: bool = False) -> None:
         """
-        Take the shared mask back if numpy has put one of its own in its place.
+        Take the shared mask back if numpy has put one of its own, or none, in its place.
 
         It does so in ``**=``, and in ufuncs with ``out=``; then other processes would not see the
-        new mask.
+        new mask. In ``put`` it has `written` the shared one before: nothing is to be copied from
+        the other, least of all over elements that another process has masked since.
         """
         shared, mask = self._shared_mask, _mask_of(self._array)
         if shared is mask or shared is None or mask is None:
@@ -344,7 +346,8 @@ class SharedNumpyArray:
         if np.may_share_memory(shared, mask):  # seen otherwise: the dtype was set
             object.__setattr__(self, "_shared_mask", mask)
             return
-        shared[...] = mask
+        if not written:
+            shared[...] = mask
         self._array._mask = shared  # type: ignore[attr-defined]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -413,7 +416,7 @@ class SharedNumpyArray:
         if name in _LESSER_DOORS and not self._is_simple():
             raise AttributeError(name)
         if name in _PRIVATE_MASK and self._shared_mask is not None:
-            return lambda: self
+            return partial(_PRIVATE_MASK[name], self)
         return getattr(self._array, name)
 
     def _is_simple(self) -> bool:
@@ -476,8 +479,12 @@ class SharedNumpyArray:
         return _given_back(operation(*map(_plain, inputs), **plain), options.get("out", ()))
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
-        result = function(*_plain_deep(inputs), **_plain_deep(options))
-        return _given_back(result, options.get("out", ()))
+        result = _given_back(function(*_plain_deep(inputs), **_plain_deep(options)), options.get("out", ()))
+        if self._shared_mask is not None:  # numpy.put, and ``out`` that is given by its position
+            for value in (*inputs, *options.values()):
+                if isinstance(value, SharedNumpyArray):
+                    value._keep_mask(written=function is np.put)
+        return result
 
     # Operators
 
@@ -529,8 +536,21 @@ class SharedNumpyArray:
 
 # numpy prefers these to __array__ if it finds them.
 _LESSER_DOORS = ("__array_interface__", "__array_struct__")
-# They would put a private mask, or none, in the place of the shared one.
-_PRIVATE_MASK = ("shrink_mask", "unshare_mask")
+
+
+def _put(shared: SharedNumpyArray, indices: Any, values: Any, mode: Any = "raise") -> None:
+    """Put values into a masked array, whose mask numpy lets go of when nothing is masked any more."""
+    shared._array.put(_plain(indices), _plain(values), mode)
+    shared._keep_mask(written=True)
+
+
+def _itself(shared: SharedNumpyArray) -> SharedNumpyArray:
+    """Return the array: its mask is full-sized and shared, and remains so."""
+    return shared
+
+
+# numpy's own would put a private mask, or none, in the place of the shared one.
+_PRIVATE_MASK: dict[str, Callable[..., Any]] = {"put": _put, "shrink_mask": _itself, "unshare_mask": _itself}
 
 
 class _Shortcut(property):
@@ -541,14 +561,15 @@ class _Shortcut(property):
     """
 
     def __init__(self, name: str) -> None:
-        property.__init__(self, operator.attrgetter(f"_array.{name}"))
+        masked = operator.methodcaller("__getattr__", name)
+        property.__init__(self, masked if name in _PRIVATE_MASK else operator.attrgetter(f"_array.{name}"))
         self.name = name
 
     def __call__(self, array: Any, *arguments: Any, **options: Any) -> Any:
         return getattr(array, self.name)(*arguments, **options)
 
 
-for _name in {*dir(np.ndarray), *dir(np.ma.MaskedArray)}.difference(_PRIVATE_MASK):
+for _name in {*dir(np.ndarray), *dir(np.ma.MaskedArray)}:
     if not _name.startswith("_"):
         setattr(SharedNumpyArray, _name, _Shortcut(_name))
 
