@@ -874,6 +874,21 @@ def test_results_in_shared_arrays():
     assert type(np.sin(array, out=np.empty((3, 3)))) is np.ndarray
 
 
+@pytest.mark.parametrize("source", [INTEGERS / 4, MASKED / 4], ids=["plain", "masked"])
+def test_the_results_of_methods_in_shared_arrays(source):
+    """The function takes ``out=`` where the method does not, as the documentation tells, and the mask is shared."""
+    functions = {"cumsum": {"axis": 0}, "round": {}, "dot": {"b": SMALL / 1}, "clip": {"a_min": 1, "a_max": 2}}
+    for name, options in functions.items():
+        array, out = SharedNumpyArray(source), SharedNumpyArray(np.zeros_like(source))
+        expected = getattr(np, name)(source, **options, out=np.zeros_like(source))
+        other = SharedNumpyArray(out)
+        assert getattr(np, name)(array, **options, out=out) is out
+        same(other[...], expected)
+    with pytest.raises(TypeError, match="output must be an array"):
+        array.cumsum(axis=0, out=out)
+    same(array.cumsum(axis=0, out=out[...]), source.cumsum(axis=0))
+
+
 def test_functions_that_write():
     """Functions that change their argument change the shared memory."""
     array = SharedNumpyArray(np.zeros((3, 3)))
