@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -209,6 +210,46 @@ def test_a_directory_that_is_gone_is_an_error(tmp_path):
     assert in_fork(check) == 0
 
 
+def without_waiting(function):
+    """Call a function in a fork, which is killed if it does not come to its end."""
+
+    def check():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        return function()
+
+    return in_fork(check)
+
+
+def test_a_pipe_that_nobody_reads_is_an_error(tmp_path):
+    """It says which, why and what to do; it is not waited for, and nothing is left open."""
+    os.mkfifo(tmp_path / "w.out")
+
+    def check():
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match=r"worker 'w' .* nobody reads it.* Start its reader .*w\.out"):
+            _logs.redirect(str(tmp_path), "w")
+        return len(os.listdir("/proc/self/fd")) - before
+
+    assert without_waiting(check) == 0
+
+
+def test_a_pipe_that_somebody_reads_is_written_to(tmp_path):
+    """As usual: a write waits until there is room."""
+    os.mkfifo(tmp_path / "w.out")
+    reader = os.open(tmp_path / "w.out", os.O_RDONLY | os.O_NONBLOCK)
+
+    def check():
+        _logs.redirect(str(tmp_path), "w")
+        os.write(1, b"to the one\n")
+        return os.get_blocking(1)
+
+    try:
+        assert without_waiting(check) and os.read(reader, 100) == b"to the one\n"
+    finally:
+        os.close(reader)
+
+
 # -- what a failure quotes --------------------------------------------------------------------------------
 
 
@@ -304,6 +345,22 @@ def test_a_log_that_may_not_be_read_is_not_quoted(tmp_path, monkeypatch):
     assert _logs.tail(str(tmp_path), "w") == ""
 
 
+def test_what_is_no_file_is_not_quoted(tmp_path):
+    """A pipe would be waited for, or what is in it taken from who reads it."""
+    os.mkfifo(tmp_path / "w.out")
+    write(tmp_path, None, b"trouble\n")
+    sizes, told = without_waiting(lambda: (_logs.sizes(str(tmp_path), "w"), _logs.tail(str(tmp_path), "w")))
+    assert sizes == (0, 8)
+    assert "trouble" in told and "w.out" not in told
+
+
+def test_what_becomes_a_pipe_meanwhile_is_not_waited_for(tmp_path, monkeypatch):
+    """Between the look at it and the opening."""
+    os.mkfifo(tmp_path / "w.out")
+    monkeypatch.setattr(_logs, "is_regular", lambda path: True)
+    assert without_waiting(lambda: _logs.tail(str(tmp_path), "w")) == ""
+
+
 # -- the whole --------------------------------------------------------------------------------------------
 
 
@@ -329,3 +386,29 @@ def test_a_worker_writes_to_its_log_in_each_way_and_at_each_trial(tmp_path, capf
     told = str(report["errors"]["a/b"].__cause__)
     assert told.count("printed") == told.count("trouble") == 1 and "a%2Fb.out" in told
     assert "printed" not in capfd.readouterr().out
+
+
+@workers.deed
+def say_and_fail(value, worker):
+    """Write, then fail."""
+    os.write(1, b"working\n")
+    raise ZeroDivisionError("at the end")
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_log_that_is_a_pipe_holds_nobody_up(tmp_path, read):
+    """Whether somebody follows it or nobody does, who fails is told of and the others are done."""
+    os.mkfifo(tmp_path / "a.out")
+    reader = os.open(tmp_path / "a.out", os.O_RDONLY | os.O_NONBLOCK) if read else None
+    boss = taylorism.Boss(scheduler=workers.slots(1), on_error="collect", log_dir=tmp_path, stop_grace=0)
+    try:
+        boss.set_instructions([{"deed": "say_and_fail", "name": "a"}, {"deed": "say_and_fail", "name": "b"}])
+        boss.wait_till_finished(20)
+        said = os.read(reader, 100) if read else b""
+    finally:
+        boss.stop_them_working()
+        os.kill(boss._process.pid, signal.SIGKILL) if boss._process.is_alive() else None
+        os.close(reader) if read else None
+    assert said == (b"working\n" if read else b"")
+    assert isinstance(boss.errors["a"], ZeroDivisionError if read else OSError)
+    assert isinstance(boss.errors["b"], ZeroDivisionError)

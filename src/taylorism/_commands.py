@@ -10,7 +10,6 @@ import errno
 import os
 import select
 import signal
-import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -136,7 +135,7 @@ class _Filed(_Nothing):
     """An output that goes to a file, as by ``>``; what is kept is read from there."""
 
     def __init__(self, path: str) -> None:
-        self.target = open(path, "wb+" if _is_regular(path) else "wb", 0)  # noqa: SIM115 - closed by `close`
+        self.target = open(path, "wb+" if _logs.is_regular(path) else "wb", 0)  # noqa: SIM115 - closed by `close`
         self.fd = -1
 
     def text(self) -> str:
@@ -151,14 +150,6 @@ class _Filed(_Nothing):
     def close(self) -> None:
         assert not isinstance(self.target, int)
         self.target.close()
-
-
-def _is_regular(path: str) -> bool:
-    """Whether a path is, or will be, a file that can be read again: no terminal, no pipe."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return True
 
 
 def _write_all(fd: int, data: bytes) -> None:

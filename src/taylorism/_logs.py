@@ -7,12 +7,14 @@ code write there too.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import string
 
 from taylorism._descriptors import above_stdio
 
-__all__ = ["logged", "paths", "redirect", "sizes", "tail"]
+__all__ = ["is_regular", "logged", "paths", "redirect", "sizes", "tail"]
 
 #: what stays as it is in a file name; everything else is written as in a URL, so that no two names meet
 _SAFE = frozenset(string.ascii_letters + string.digits + "-_.,=+@ ()[]")
@@ -62,15 +64,41 @@ def redirect(directory: str, name: str) -> None:
     Raises
     ------
     OSError
-        A file cannot be opened.
+        A file cannot be opened, or nobody reads the pipe that is in its place.
     """
     global _redirected
     _redirected = True
     for descriptor, path in enumerate(paths(directory, name), start=1):
         # Not at 1 or 2 itself, should they be closed: it would be closed again right here.
-        fd = above_stdio(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        fd = above_stdio(_opened(path, name))
         os.dup2(fd, descriptor)
         os.close(fd)
+
+
+def _opened(path: str, name: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    if is_regular(path):
+        return os.open(path, flags, 0o666)
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK)  # else the open would wait for somebody who reads
+    except OSError as trouble:
+        if trouble.errno != errno.ENXIO:
+            raise
+        text = (
+            f"worker {name!r} cannot write its log: there is a pipe (FIFO) or a socket in its place, and nobody "
+            "reads it. Start its reader before, or remove it"
+        )
+        raise OSError(errno.ENXIO, text, path) from None
+    os.set_blocking(fd, True)  # a task writes as usual: it waits until there is room
+    return fd
+
+
+def is_regular(path: str) -> bool:
+    """Whether a path is, or will be, a file that can be read again: no terminal, no pipe."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def logged() -> bool:
@@ -105,10 +133,17 @@ def tail(directory: str, name: str, since: tuple[int, int] = (0, 0)) -> str:
 
 def _tail_of(path: str, start: int) -> str:
     try:
-        with open(path, "rb") as file:
+        if not is_regular(path):
+            return ""  # what it holds is for who reads it, and the listener would wait for who writes
+        with open(path, "rb", opener=_without_waiting) as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(start, end - _BYTES))
             lines = file.read(_BYTES).decode("utf-8", "replace").splitlines()[-_LINES:]
     except OSError:
         return ""
     return f"the last lines of {path}:\n" + "".join(f"    {line}\n" for line in lines) if lines else ""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, also where it has just become a pipe; that cannot be sought in, which is an error of its own."""
+    return os.open(path, flags | os.O_NONBLOCK)
