@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import ClassVar
 import footprints
 import numpy as np
 import pytest
+from forked import in_fork
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -351,6 +353,34 @@ def test_tickets_are_the_lowest_free_ones():
     workers = running(worker("a", ticket=0), worker("b", ticket=2))
     launch, _ = make(limit="threads", max_threads=4).launchable(sets(5), workers, [])
     assert [p["scheduler_ticket"] for p in launch] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"limit": "threads", "max_threads": sys.maxsize},
+        {"limit": "threads", "max_threads": sys.maxsize, "exclusive": "file"},
+        {"limit": "threads", "max_threads": sys.maxsize, "singlefile": True},
+        {"limit": "threads+memory", "max_threads": sys.maxsize},
+        {"limit": "cpus", "max_cpus": 10**9},
+        {"limit": "cpus", "max_cpus": 10**9, "binded": True},
+        {"limit": "cpus", "max_cpus": 3, "max_threads": sys.maxsize},
+    ],
+)
+def test_a_huge_limit_costs_nothing(keys):
+    """It is how somebody says that there is none; with a set of all slots, the memory of the machine was full."""
+
+    def check():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+        scheduler = make(**keys)
+        launch, _ = scheduler.launchable(sets(2, memory=1.0), running(worker(ticket=0, memory=1.0)), [])
+        queue = queue_of(scheduler)
+        queue.add(sets(2, memory=1.0))
+        taken = queue.take(running(worker(ticket=1, memory=1.0)), 0.0)
+        return [each["scheduler_ticket"] for each in (*launch, *taken)]
+
+    assert in_fork(check) == [1, 2, 0, 2]
 
 
 def test_a_worker_without_a_ticket_takes_none():

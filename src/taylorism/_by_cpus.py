@@ -8,7 +8,7 @@ from taylorism._asked import check, cpus_asked, not_negative, positive
 from taylorism._binding import BINDED
 from taylorism._gates import Names
 from taylorism._late import Late
-from taylorism._limited import GATE, UNRANKED, NewLimitedScheduler, constantly, gate_of, swept
+from taylorism._limited import GATE, UNRANKED, NewLimitedScheduler, constantly, gate_of, numbered_slots, swept
 from taylorism._queues import PendingQueue
 from taylorism._scheduler import DOOR, Batch, Instructions, Workers
 from taylorism._shares import CpuShare, Granted, share_of
@@ -82,9 +82,7 @@ class MaxCpusScheduler(NewLimitedScheduler):
         if self.max_cpus == 0:
             self.footprint_setattr("max_cpus", _cpus.usable_cpus(), auth=self._fp_auth)
 
-    def _all_tickets(self) -> set[Any]:
-        """Return the slots: as many as there may be workers."""
-        return set(range(self._slots()))
+    _all_tickets = numbered_slots
 
     def _slots(self) -> int:
         """Return how many workers may run at the same time: each has one cpu at least."""

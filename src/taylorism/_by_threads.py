@@ -14,6 +14,7 @@ from taylorism._limited import (
     NewLimitedScheduler,
     constantly,
     gate_of,
+    numbered_slots,
     settle_max_threads,
     swept,
 )
@@ -102,9 +103,7 @@ class NewMaxThreadsScheduler(NewLimitedScheduler):
         super().__init__(*args, **kw)
         settle_max_threads(self)
 
-    def _all_tickets(self) -> set[Any]:
-        """Return the slots: as many as there may be workers."""
-        return set(range(self.max_threads))
+    _all_tickets = numbered_slots
 
     def launchable(
         self, pending_instructions: Batch, workers: Workers, report: Sequence[Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import footprints
@@ -31,6 +31,7 @@ __all__ = [
     "NewLimitedScheduler",
     "constantly",
     "gate_of",
+    "numbered_slots",
     "settle_max_threads",
     "swept",
 ]
@@ -97,6 +98,13 @@ class NewLimitedScheduler(BaseScheduler):
         slots = getattr(self, "max_threads", None)
         return math.inf if slots is None else slots
 
+    def _free_tickets(self, taken: set[Any]) -> Iterable[Any]:
+        """Return the slots that are not taken, the lowest first."""
+        if type(self)._all_tickets is not numbered_slots:
+            return super()._free_tickets(taken)
+        # One by one: who wants no limit gives a huge one, and there is no memory for a set of all these.
+        return (slot for slot in range(self._slots()) if slot not in taken)
+
     def _room(self, workers: Workers) -> Any:
         """Return how many slots are free."""
         return max(self._slots() - len(workers), 0)
@@ -104,6 +112,11 @@ class NewLimitedScheduler(BaseScheduler):
     def _mark(self, workers: Workers, launch: Batch, spare: float) -> None:
         """Give tickets and hooks; `spare` is what else may be given out."""
         self._assign_tickets(workers, launch)
+
+
+def numbered_slots(self: NewLimitedScheduler) -> set[Any]:
+    """Return the slots: as many as there may be workers; the `_all_tickets` of those that limit their number."""
+    return set(range(self._slots()))
 
 
 @functools.cache

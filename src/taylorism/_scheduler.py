@@ -6,7 +6,7 @@ The classes of the schedulers live in modules of their own, and say that they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 
 import footprints
@@ -119,6 +119,10 @@ class BaseScheduler(footprints.FootprintBase):  # type: ignore[misc] # footprint
         """Return all the slots there are, ``{None}`` when slots have no meaning here."""
         return {None}
 
+    def _free_tickets(self, taken: set[Any]) -> Iterable[Any]:
+        """Return the slots that are not taken, the lowest first."""
+        return sorted(self._all_tickets() - taken)
+
     def _workers_hooks(self) -> list[Hook]:
         """Return a new list of what every worker calls, with itself, before its task."""
         return []
@@ -141,7 +145,7 @@ class BaseScheduler(footprints.FootprintBase):  # type: ignore[misc] # footprint
         """
         if launchable:
             taken = {worker.scheduler_ticket for worker in workers.values()}
-            free = chain(sorted(self._all_tickets() - taken), repeat(None))
+            free = chain(self._free_tickets(taken), repeat(None))
             hooks = self._workers_hooks
             for instructions, ticket in zip(launchable, free, strict=False):
                 # One by one: `update` with keywords takes half as long again, which counts where all start at once.
