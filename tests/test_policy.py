@@ -216,6 +216,14 @@ def test_the_time_limit_is_the_same_for_all_or_asked_for_each():
     ]
 
 
+@pytest.mark.parametrize("seconds", [3, Fraction(1, 3), np.float32(0.5), np.int64(3)])
+def test_a_time_limit_is_a_float_whatever_number_it_came_as(seconds):
+    """It is formatted when it is over, which not every number can be."""
+    limits = policy(timeout=seconds), Policy(timeout=lambda instructions: seconds)
+    for limit in limits:
+        assert type(limit.limit({})) is float and limit.limit({}) == float(seconds)
+
+
 @pytest.mark.parametrize("answer", [0, -1.0, math.nan, math.inf, "60", True, [1], object])
 def test_a_time_limit_that_makes_no_sense_names_the_instructions(answer):
     """It is known only when the worker would start."""

@@ -105,8 +105,10 @@ class Policy:
         if not callable(self.timeout):
             return self.timeout
         seconds = self.timeout(instructions)
-        if seconds is None or _is_number(seconds, above=0.0):
-            return seconds
+        if seconds is None:
+            return None
+        if _is_number(seconds, above=0.0):
+            return float(seconds)  # it may be a fraction, which cannot be formatted as a number is
         raise BadOption(
             f"timeout returned {quote(seconds, 200)} for the instructions {quote(dict(instructions))}: it must "
             "return seconds greater than 0, or None for no limit."
@@ -151,7 +153,7 @@ def checked_policy(
         on_error,
         int(max_trials),
         float(retry_delay),
-        timeout,
+        timeout if timeout is None or callable(timeout) else float(timeout),
         float(stop_grace),
         _checked_directory(log_dir),
         progress,
