@@ -197,6 +197,34 @@ def test_what_cannot_be_compared_is_only_itself():
     assert held.obstacle(claim(["x", {"k": 1}])) is None
 
 
+class Raising:
+    """What raises something of its own wherever it is asked."""
+
+    def _refuse(self, other=None):
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+
+    __hash__ = __eq__ = __bool__ = _refuse
+
+
+class Doubtful:
+    """What compares to something without a yes or no."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return Raising()
+
+
+@pytest.mark.parametrize("kind", [Raising, Doubtful])
+def test_whatever_the_users_code_raises_the_value_is_only_itself(kind):
+    """By its hash, its comparison, or the truth of what that returns."""
+    one = kind()
+    held = Holdings([claim([one])])
+    assert held.obstacle(claim([one]))[1].value is one
+    assert held.obstacle(claim([kind()])) is None
+    assert held.obstacle(claim(["x"])) is None
+
+
 values = st.one_of(st.sampled_from("abc"), st.sampled_from([0, 1, 2]), st.sampled_from([({"k": 1}), ["l"]]))
 claims = st.tuples(st.lists(values, max_size=3), st.lists(values, max_size=3))
 

@@ -129,7 +129,7 @@ def _hashable(value: Any) -> Any:
         return _Odd(value)
     try:
         hash(value)
-    except TypeError:
+    except Exception:  # a TypeError of Python's own; code of the user's raises what it likes
         return frozenset(value) if isinstance(value, set) else _Odd(value)
     return value
 
@@ -143,5 +143,5 @@ def _same(one: Any, other: Any) -> bool:
     """Tell whether two values are equal, the same object where ``==`` has no yes or no (arrays)."""
     try:
         return one is other or bool(one == other)
-    except (TypeError, ValueError):
+    except Exception:  # of the user's: torch has a RuntimeError where numpy has a ValueError
         return False
