@@ -352,6 +352,14 @@ def test_shared_instructions_reach_every_worker():
     assert shared[...].tolist() == [1.0, 2.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("wrong", [3, None, [("value", 1)], {1: 2}])
+def test_shared_instructions_that_are_none_are_refused_before_anything_starts(wrong, monkeypatch):
+    """The listener could only say so later, in words that name nobody."""
+    monkeypatch.setattr(_link.Link, "start", lambda *args: pytest.fail("it was started"))
+    with pytest.raises(taylorism.BadInstructions, match="the sharedmemory_common instructions (are|have)"):
+        taylorism.Boss(sharedmemory_common_instructions=wrong)
+
+
 @workers.deed
 def fill_shared(value: Any, worker: Any) -> None:
     """Write to the shared array."""

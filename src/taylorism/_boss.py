@@ -110,6 +110,8 @@ class Boss:
         `scheduler` has no callable `launchable`.
     ValueError
         An option has a value that it cannot have (`BadOption`).
+    TypeError
+        `sharedmemory_common_instructions` is no dict, or a name in it no string (`BadInstructions`).
     OSError
         `log_dir` cannot be made or written to.
 
@@ -168,6 +170,8 @@ class Boss:
         self.maxlenreport = int(maxlenreport)
         self._policy = policy = replace(policy, quiet=self._quiet)
         self._raised: BaseException | None = None
+        # The listener would find that only after the start, and not whose fault it is.
+        _instructions.check_names(sharedmemory_common_instructions, "sharedmemory_common")
         method = checked_start_method(start_method)
         check_travels(policy, method)
         self._link = Link(
