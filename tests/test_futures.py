@@ -546,6 +546,16 @@ def test_map_tells_the_scheduler():
             list(boss.map(square, [1, 2], memory=1000))
 
 
+@pytest.mark.parametrize("name", ["memory", "expected_time"])
+def test_what_a_call_cannot_declare_is_told_with_its_instructions(name):
+    """As it is of instructions; without the pickles."""
+    with taylorism.Boss(slots(1)) as boss, pytest.raises(taylorism.NoAdequateWorker) as caught:
+        list(boss.map(square, [2], **{name: "much"}))
+    text = str(caught.value)
+    assert "no adequate Worker was found" in text and f"'{name}': 'much'" in text and "are numbers" in text
+    assert "square" in text and "pickle" not in text
+
+
 # ---------------------------------------------------------------------------------------------------------
 # among other classes, and start methods
 # ---------------------------------------------------------------------------------------------------------

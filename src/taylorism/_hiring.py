@@ -135,7 +135,15 @@ def _caller(attributes: dict[str, Any]) -> Any:
     if _calls.FUNCTION not in attributes:
         return None
     _refuse_endless(_of_any_worker(attributes))
-    return _bounded(partial(_calls.caller, attributes))
+    try:
+        return _bounded(partial(_calls.caller, attributes))
+    except footprints.FootprintMaxIter:
+        raise
+    except footprints.FootprintException as trouble:  # it names an attribute, but neither its value nor whose it is
+        raise NoAdequateWorker(
+            f"no adequate Worker was found with these instructions: {quote(attributes)}. A call accepts none of "
+            f"them that is of another type: memory and expected_time are numbers. footprints says: {trouble}"
+        ) from trouble
 
 
 def _of_any_worker(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class _Surroundings:
     def _restore_place(self) -> None:
         if _directory() != self.directory:
             os.chdir(self.directory or "")  # which raises, where there was none to go back to
-        os.environ = self.environ  # a task may have put a dict there
+        os.environ = self.environ  # noqa: B003 - the environment itself is seen to below
         if _compat.environment() != self.environment:
             _compat.set_environment(self.environment)
         if self.cpus is not None and _cpus.read_mask() != self.cpus:
