@@ -8,9 +8,11 @@ import pickle
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import footprints
+import numpy as np
 import pytest
 from workers import alive, pid_in, slots
 
@@ -67,6 +69,21 @@ def test_a_str_goes_through_the_shell_and_a_list_is_executed():
     """So a variable is known to the one, and is a mere text to the other; paths and numbers become words."""
     through, executed = shell("echo $((1 + 1)) | cat", ("echo", "$HOME;", "x y", 3, Path("/a"), 2.5))
     assert (through.stdout, executed.stdout) == ("2\n", "$HOME; x y 3 /a 2.5\n")
+
+
+def test_numbers_of_any_kind_become_words():
+    """Those of numpy too, which are no int and mostly no float; also as variables."""
+    numbers = [np.int64(3), np.float32(0.1), np.float64(2.5), np.uint8(7), Fraction(1, 3)]
+    env = {f"N{place}": number for place, number in enumerate(numbers)}
+    listed, through = shell(["echo", *numbers], "echo $N0 $N1 $N2 $N3 $N4", env=env)
+    assert listed.stdout == through.stdout == "3 0.1 2.5 7 1/3\n"
+
+
+@pytest.mark.parametrize("wrong", [dict(command=["a", None]), dict(env={"a": ["b"]})])
+def test_what_is_accepted_names_numbers_and_paths(wrong):
+    """Else somebody would turn them into str for nothing."""
+    with pytest.raises(taylorism.BadInstructions, match="str, numbers(,| and) paths"):
+        ShellWorker(**{"kind": "shell", "command": "true", **wrong})
 
 
 def test_what_footprints_would_replace_arrives_untouched(tmp_path):
@@ -143,6 +160,8 @@ WRONG = [
     dict(command=3),
     dict(command=["a", None]),
     dict(command=["a", True]),
+    dict(command=["a", np.True_]),
+    dict(command=["a", 1j]),
     dict(command="a\0b"),
     dict(command={"a": 1}),
     dict(cwd=3),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 from taylorism import _commands, _hiring
@@ -172,9 +173,10 @@ class ShellWorker(_Sealing):
     )
 
     def _check(self) -> None:
-        self._demand(_is_command(self.command), "command", "a str for the shell, or a list of str to be executed")
+        accepted = "a str for the shell, or a list of str, numbers and paths to be executed"
+        self._demand(_is_command(self.command), "command", accepted)
         self._demand(self.cwd is None or _is_path(self.cwd), "cwd", "the path of a directory")
-        self._demand(self.env is None or _is_environment(self.env), "env", "a dict of str")
+        self._demand(self.env is None or _is_environment(self.env), "env", _ENVIRONMENT)
         source = self.stdin is None or isinstance(self.stdin, bytes) or _is_path(self.stdin)
         self._demand(source, "stdin", "the path of a file, or bytes")
         for name, special in (("stdout", (_PIPE, _NULL)), ("stderr", (_PIPE, _NULL, subprocess.STDOUT))):
@@ -208,6 +210,7 @@ class ShellWorker(_Sealing):
         )
 
 
+_ENVIRONMENT = "a dict whose keys are str, and whose values are str, numbers, paths or None"
 _PIPE, _NULL = subprocess.PIPE, subprocess.DEVNULL
 
 
@@ -224,7 +227,7 @@ def _is_command(command: object) -> bool:
 
 
 def _is_word(word: object) -> bool:
-    if isinstance(word, (int, float)) and not isinstance(word, bool):
+    if isinstance(word, Real) and not isinstance(word, bool):  # those of numpy, too
         return True
     return isinstance(word, (str, os.PathLike)) and "\0" not in _text(word)
 
