@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -80,6 +81,21 @@ def test_what_cannot_be_loaded_is_returned_with_the_reason():
     arrivals.announce(order(1, b"no pickle", 3, first=7))
     ((job, error),) = arrivals.queue()
     assert job.number == 8 and "cannot rebuild" in str(error) and values(ledger) == [1, 3]
+
+
+class Leaves:
+    """Something of a script that ends when it is imported."""
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def test_what_ends_the_program_as_it_is_loaded_is_such_a_one():
+    """The listener goes on, and so do the others."""
+    ledger, arrivals = stage()
+    arrivals.announce(order(1, pickle.dumps(Leaves()), 3))
+    ((job, error),) = arrivals.queue()
+    assert job.number == 1 and isinstance(error, TypeError) and values(ledger) == [1, 3]
 
 
 def test_what_comes_after_the_end_is_not_taken():

@@ -437,3 +437,22 @@ def test_traceback_lines_never_fail():
             raise RuntimeError
 
     assert _errors.traceback_lines(Cursed("x"))
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_what_fails_again_cannot_be_loaded_and_what_fails_once_was_somebody_else(kind):
+    """A signal handler raises once; a script that ends when it is imported does so each time."""
+    raised = [kind("once")]
+
+    def load():
+        if raised:
+            raise raised.pop()
+        return 3
+
+    with pytest.raises(kind, match="once"):
+        _errors.load_surely(load)
+    assert _errors.load_surely(load) == 3
+    raised += [kind("again"), kind("first")]
+    with pytest.raises(_errors.NotLoadable) as caught:
+        _errors.load_surely(load)
+    assert "first" in str(caught.value.__cause__)

@@ -8,21 +8,18 @@ import pickle
 
 import numpy as np
 import pytest
-from holding import MIB, PAGE, taken
+from holding import MIB, PAGE, hold_of_two, taken
 
 from taylorism import _channel, _freight
-from taylorism._hold import Hold, NoRoom
+from taylorism._hold import NoRoom
 from taylorism._lease import Graves
 
 
 @pytest.fixture
 def hold():
     """Return a hold in which nothing is left after the test."""
-    made = Hold([os.memfd_create("test") for _ in range(2)])
-    yield made
-    gc.collect()
-    assert taken(*made.descriptors) == 0
-    made.close()
+    with hold_of_two() as made:
+        yield made
 
 
 def there_and_back(value, hold):

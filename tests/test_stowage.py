@@ -8,22 +8,18 @@ import pickle
 
 import numpy as np
 import pytest
-from holding import MIB, taken
+from holding import MIB, hold_of_two, taken
 
 from taylorism import _freight
 from taylorism._channel import Frame
-from taylorism._hold import Hold
 from taylorism._stowage import Stowage
 
 
 @pytest.fixture
 def hold():
     """Return a hold in which nothing is left after the test."""
-    made = Hold([os.memfd_create("test") for _ in range(2)])
-    yield made
-    gc.collect()
-    assert taken(*made.descriptors) == 0
-    made.close()
+    with hold_of_two() as made:
+        yield made
 
 
 def notice(berth, value):

@@ -103,13 +103,13 @@ def _unpacked(
         Whether no scheduler of the user's may change it within, so that what is big need not be packed again.
     """
     common: dict[str, Any] = {}
-    broken: Exception | None = None
+    broken: Exception | SystemExit | None = None
     views: list[memoryview] = []
     if keep:
         load = partial(load, views=views)
     try:
         common = _instructions.unpack_common(frame.segments[0], load)
-    except Exception as trouble:
+    except (Exception, SystemExit) as trouble:  # the latter of a script that is imported, and ends itself
         broken = trouble
     shared = Common(frame.head.numbers[0], bytes(frame.segments[0]), tuple(views)) if keep else None
     light = not keep and _is_light(frame.segments[0])  # asked for where each has a process of its own
@@ -125,7 +125,7 @@ def _unpacked(
             if whole or (stays and big):
                 job.loaded = dict(instructions)
             error = broken
-        except Exception as trouble:
+        except (Exception, SystemExit) as trouble:
             job, error = Job(number, {}, call=calls), broken or trouble
         yield job, error and _blame.not_rebuilt(error)
 

@@ -115,7 +115,7 @@ def stuck(scheduler: Any, pending: list[dict[str, Any]]) -> Exception:
     )
 
 
-def not_rebuilt(trouble: Exception) -> Exception:
+def not_rebuilt(trouble: BaseException) -> Exception:
     """Return what is said of instructions that do not load here."""
     error = _errors.InstructionsNotPicklable(
         f"the listener cannot rebuild the instructions that it was sent: {_errors.describe(trouble)}. Classes "

@@ -418,10 +418,10 @@ def load_surely(load: Callable[[], T]) -> T:
     """
     try:
         return load()
-    except Exception as first:
+    except (Exception, SystemExit) as first:  # the latter of a script that is imported, and ends itself
         try:
             load()
-        except Exception:
+        except (Exception, SystemExit):
             raise NotLoadable from first
         raise
 
