@@ -289,6 +289,30 @@ def test_instructions_that_never_load():
         boss.wait_till_finished()
 
 
+def raised_by_a_call():
+    """Leave a Boss behind whose call has raised."""
+    boss = taylorism.Boss()
+    with pytest.raises(ZeroDivisionError):
+        boss.submit(divmod, 1, 0).result()
+    return boss._process.pid
+
+
+def raised_at_the_end():
+    """Leave a Boss behind that has raised one exception for all."""
+    boss = working(*do("throw", ValueError()), on_error="finish")
+    with pytest.raises(taylorism.WorkersFailed):
+        boss.wait()
+    return boss._process.pid
+
+
+@pytest.mark.parametrize("raised", [raised_by_a_call, raised_at_the_end])
+def test_a_forgotten_boss_that_has_raised_leaves_nobody(raised):
+    """Its exception has a traceback, whose frames hold the Boss: nothing else may hold the exception."""
+    pid = raised()
+    gc.collect()
+    until(lambda: not alive(pid), "the end of its listener")
+
+
 class NoHash(str):
     """A string that has no hash, and no truth value."""
 

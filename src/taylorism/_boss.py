@@ -177,6 +177,7 @@ class Boss:
         self._link = Link(
             scheduler, sharedmemory_common_instructions, verbose, self.maxlenreport, policy, method
         )
+        self._failures = self._link.results.entrust()
         if progress:
             from taylorism._progress import watcher
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ from taylorism._messages import (
 from taylorism._process import in_words
 from taylorism._signals import ENDING
 
-__all__ = ["Results", "View"]
+__all__ = ["Failures", "Results", "View"]
 
 T = TypeVar("T")
 
@@ -142,6 +143,25 @@ class View:
         return self.end.unknown if self.end else "it has not ended"
 
 
+class Failures:
+    """The exceptions that are raised to a caller.
+
+    A traceback comes with each then, whose frames hold the Boss. So nobody may hold them who is not held by that
+    Boss: it would never be forgotten, nor its listener end.
+
+    Attributes
+    ----------
+    of : dict
+        Name and exception of those that failed, by number.
+    together : tuple or None
+        The one that stands for all, and for how many.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[int | None, tuple[str, BaseException]] = {}
+        self.together: tuple[int, _errors.WorkersFailed] | None = None
+
+
 class Results:
     """What is known in main of the work that was ordered.
 
@@ -185,8 +205,8 @@ class Results:
         self.calls: set[int] = set()
         self.outcomes: dict[int, tuple[str, Any]] = {}
         self._failure: Failure | None = None
-        self._failed: dict[int | None, tuple[str, BaseException]] = {}
-        self._together: tuple[int, _errors.WorkersFailed] | None = None
+        self._failures: Failures | None = Failures()
+        self._entrusted: Callable[[], Failures | None] = _nobody
         self._records: dict[Any, dict[str, Any]] = {}
         self._stopped: tuple[str, ...] = ()
         self._pending: list[dict[str, Any]] = []
@@ -194,6 +214,16 @@ class Results:
         self._owners: dict[str, int] = {}
         self._open: dict[int, None] = {}
         self._held: dict[int, tuple[object, ...]] = {}
+
+    def entrust(self) -> Failures:
+        """Return the failures, for the Boss to keep: they are forgotten here when it is."""
+        failures = self._raised
+        self._entrusted, self._failures = weakref.ref(failures), None
+        return failures
+
+    @property
+    def _raised(self) -> Failures:
+        return self._failures or self._entrusted() or Failures()
 
     # -- what was ordered -----------------------------------------------------------------------------
 
@@ -323,6 +353,7 @@ class Results:
     def _note_several(self, number: int, event: Several, packed: Any) -> None:
         """Take in what many short workers say; each step may be made twice."""
         done: list[int] = []
+        failed = self._raised.of
         for place, (which, name, began, ended, report) in enumerate(_channel.records(packed)):
             view = self._view(which)
             view.note_brief(event, began, ended)
@@ -331,7 +362,7 @@ class Results:
                 self._records[_key(number, place)] = {"name": name, "report": pickle.loads(report)}
             else:
                 self._open_report(_key(number, place), WorkerDone(name, which), (report,))
-            if which in self._failed:
+            if which in failed:
                 self._move(which, State.FAILED)
             else:
                 done.append(which)
@@ -360,7 +391,7 @@ class Results:
         if end.start is not None:
             self._note_start(view, end.start)
         view.end = end
-        self._move(view.number, State.FAILED if view.number in self._failed else end.state)
+        self._move(view.number, State.FAILED if view.number in self._raised.of else end.state)
 
     def _move(self, number: int, state: str) -> None:
         """Put a set into a state.
@@ -402,7 +433,7 @@ class Results:
         self._fail(failure, error, event.number, event.stops)
 
     def _fail(self, failure: Failure, error: BaseException, number: int | None, stops: bool) -> None:
-        self._failed[number] = (failure.name, error)
+        self._raised.of[number] = (failure.name, error)
         if number in self.calls:
             self.outcomes[number] = State.FAILED, error
         if number in self.views:
@@ -427,20 +458,21 @@ class Results:
     @property
     def error(self) -> BaseException | None:
         """What has to be raised now."""
-        if self.fatal is not None or not (self._failed and self._on_error == "finish" and self.settled):
+        raised = self._raised
+        if self.fatal is not None or not (raised.of and self._on_error == "finish" and self.settled):
             return self.fatal
-        counting = [number for number in list(self._failed) if number not in self.calls]
-        if counting and (self._together is None or self._together[0] != len(counting)):
-            self._together = len(counting), _together(self._errors_of(counting))
-        return self._together[1] if self._together else None
+        counting = [number for number in list(raised.of) if number not in self.calls]
+        if counting and (raised.together is None or raised.together[0] != len(counting)):
+            raised.together = len(counting), _together(self._errors_of(counting))
+        return raised.together[1] if raised.together else None
 
     @property
     def errors(self) -> dict[str, BaseException]:
         """The exceptions of the workers that failed, by name."""
-        return self._errors_of(list(self._failed))
+        return self._errors_of(list(self._raised.of))
 
     def _errors_of(self, numbers: Iterable[int | None]) -> dict[str, BaseException]:
-        failed = [(number, *self._failed[number]) for number in numbers if number is not None]
+        failed = [(number, *self._raised.of[number]) for number in numbers if number is not None]
         return _by_label((self._label(number, name), error) for number, name, error in failed)
 
     def _label(self, number: int | None, name: str | None) -> str:
@@ -521,6 +553,10 @@ def _by_label(items: Iterable[tuple[str, T]]) -> dict[str, T]:
             label += "'"  # noqa: PLW2901 - it is this that is looked for
         found[label] = value
     return found
+
+
+def _nobody() -> None:
+    """Stand for a Boss that nothing was entrusted to."""
 
 
 def _seconds(expected: Any) -> float:
