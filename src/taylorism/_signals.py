@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -80,7 +80,6 @@ def _install(role: Any, caught: tuple[int, ...]) -> None:
     for number in {*caught} - (ignored - {int(signal.SIGTERM), _SIGCHLD}):
         _compat.set_handler(number, _dispatch)
     os.register_at_fork(after_in_child=_leave_to_default)
-    _guards()  # here, so that no worker has to make them
     # Also where the thread that made the Boss had them blocked.
     _compat.set_mask(signal.SIG_UNBLOCK, {*caught, _SIGCHLD})
 
@@ -105,7 +104,6 @@ def _leave_to_default() -> None:
 _SignalSet = ctypes.c_ulong * 32
 
 
-@cache
 def _guards() -> dict[str, Callable[[], object]]:
     """Return what blocks the interrupting signals while a task forks, for `os.register_at_fork`.
 
@@ -124,6 +122,10 @@ def _guards() -> dict[str, Callable[[], object]]:
     hold = partial(libc.pthread_sigmask, int(signal.SIG_BLOCK), held_back, before)
     release = partial(libc.pthread_sigmask, int(signal.SIG_SETMASK), before, None)
     return {"before": hold, "after_in_parent": release, "after_in_child": release}
+
+
+#: made with this module, in main: in a fork it would copy some fifty pages
+_GUARDS = _guards()
 
 
 class Inbox:
@@ -226,7 +228,7 @@ class Interruption:
             _role = self
         if not self._guarded:
             self._guarded = True
-            os.register_at_fork(**_guards())  # of those for a child, the last comes last: after `_leave_to_default`
+            os.register_at_fork(**_GUARDS)  # of those for a child, the last comes last: after `_leave_to_default`
         if _early:
             self.take(_early[0])
 
