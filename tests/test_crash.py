@@ -17,7 +17,7 @@ import workers
 from workers import Scheduler, alive, do, done_so_far, laxist, reports, until, working
 
 import taylorism
-from taylorism import _crew, _usage
+from taylorism import _crew, _listener, _usage
 
 
 def failure_of(*order: Any, **options: Any) -> BaseException:
@@ -441,6 +441,28 @@ def test_listener_killed_between_two_calls(call, tmp_path):
         boss.wait_till_finished()
     assert [record["report"] for record in boss.get_report()["workers_done"]] == [1]
     until(lambda: not alive(worker), seconds=3)
+
+
+def test_programs_of_a_listener_that_is_killed_at_its_first_launch(tmp_path, monkeypatch):
+    """Before it has said anything else, main knows by what they are found."""
+    launch = _listener.Launcher.launch
+
+    def launch_and_die(self: Any, chosen: Any) -> bool:
+        launch(self, chosen)
+        workers.pid_in(tmp_path / "program.pid")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    monkeypatch.setattr(_listener.Launcher, "launch", launch_and_die)
+    boss = working(*do("os_system", str(tmp_path), name="w"))
+    program = workers.pid_in(tmp_path / "program.pid")
+    try:
+        with pytest.raises(taylorism.BossDied):
+            boss.wait_till_finished()
+        until(lambda: not alive(program), "the end of the program", 3)
+    finally:
+        if alive(program):
+            os.kill(program, signal.SIGKILL)
 
 
 def test_programs_of_a_killed_listener(tmp_path):

@@ -186,6 +186,8 @@ class Listener:
     def live(self) -> None:
         """Run; whatever goes wrong in here stops all, is reported, and ends the listener."""
         try:
+            # Main has to know the mark before there is anybody to be found by it.
+            self._upstream.flush(at_once=True)
             self.run()
         except BaseException as error:  # also what code of the user's raises in here, `sys.exit()` included
             self._court.charge_boss(error)
