@@ -443,6 +443,17 @@ def test_listener_killed_between_two_calls(call, tmp_path):
     until(lambda: not alive(worker), seconds=3)
 
 
+def assert_ends_with_its_listener(program: int, boss: taylorism.Boss) -> None:
+    """Demand that main sees the death of the listener, and that a program below it is ended."""
+    try:
+        with pytest.raises(taylorism.BossDied):
+            boss.wait_till_finished()
+        until(lambda: not alive(program), "the end of the program", 3)
+    finally:
+        if alive(program):
+            os.kill(program, signal.SIGKILL)
+
+
 def test_programs_of_a_listener_that_is_killed_at_its_first_launch(tmp_path, monkeypatch):
     """Before it has said anything else, main knows by what they are found."""
     launch = _listener.Launcher.launch
@@ -456,13 +467,7 @@ def test_programs_of_a_listener_that_is_killed_at_its_first_launch(tmp_path, mon
     monkeypatch.setattr(_listener.Launcher, "launch", launch_and_die)
     boss = working(*do("os_system", str(tmp_path), name="w"))
     program = workers.pid_in(tmp_path / "program.pid")
-    try:
-        with pytest.raises(taylorism.BossDied):
-            boss.wait_till_finished()
-        until(lambda: not alive(program), "the end of the program", 3)
-    finally:
-        if alive(program):
-            os.kill(program, signal.SIGKILL)
+    assert_ends_with_its_listener(program, boss)
 
 
 def test_programs_of_a_killed_listener(tmp_path):
@@ -470,13 +475,7 @@ def test_programs_of_a_killed_listener(tmp_path):
     boss = working(*do("os_system", str(tmp_path), name="w"))
     program = workers.pid_in(tmp_path / "program.pid")
     os.kill(boss._process.pid, signal.SIGKILL)
-    try:
-        with pytest.raises(taylorism.BossDied):
-            boss.wait_till_finished()
-        until(lambda: not alive(program), "the end of the program", 3)
-    finally:
-        if alive(program):
-            os.kill(program, signal.SIGKILL)
+    assert_ends_with_its_listener(program, boss)
 
 
 def test_listener_terminated(tmp_path):

@@ -119,7 +119,7 @@ def _unpacked(
             views.clear()
             big = _freight.is_bill(packed)
             instructions = _instructions.unpack(common, packed, load if big else pickle.loads)
-            job = Job(number, instructions, call=calls, light=light and not big and len(packed) <= LIGHT)
+            job = Job(number, instructions, call=calls, light=light and _is_light(packed))
             if keep:
                 job.common, job.packed, job.views = shared, bytes(packed), tuple(views)
             if whole or (stays and big):

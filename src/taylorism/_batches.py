@@ -155,9 +155,9 @@ class Batches:
         return True
 
     def _begin(self, job: Job) -> bool:
-        hooks = job.instructions.get("scheduler_hooks")
         if not self._may_travel(job, job):
             return False
+        hooks = job.instructions.get("scheduler_hooks")
         hand = self._crew.hands.free(share_among(hooks))
         if hand is None:
             self._forget_names([job])

@@ -247,8 +247,9 @@ class Original:
     """
 
     def __init__(self, hold: Hold, lane: int, extents: Sequence[Extent]) -> None:
-        self._hold, self._lane, self._extents = hold, lane, extents
-        self._starts = list(itertools.accumulate((_whole_pages(size) for _, size in extents), initial=0))
+        self._hold, self._lane = hold, lane
+        starts = itertools.accumulate((_whole_pages(size) for _, size in extents), initial=0)
+        self._parts = list(zip(starts, extents, strict=False))  # the last start is the end of all
         self._own = Hold()
 
     def views(self) -> list[memoryview]:
@@ -256,16 +257,15 @@ class Original:
         try:
             if not self._own.descriptors:
                 self._own = self._copied()
-            placed = zip(self._starts, self._extents, strict=False)  # one more, the end of all
-            return [self._mapped(start, size) for start, (_, size) in placed]
+            return [self._mapped(start, size) for start, (_, size) in self._parts]
         except (_Refused, OSError, MemoryError):
-            return [self._hold.read(self._lane, *extent) for extent in self._extents]
+            return [self._hold.read(self._lane, *extent) for _, extent in self._parts]
 
     def _copied(self) -> Hold:
         made: list[int] = []
         _add_file(made)
         own = Hold(made)
-        for start, extent in zip(self._starts, self._extents, strict=False):
+        for start, extent in self._parts:
             own.take(start, self._hold, self._lane, extent)
         return own
 

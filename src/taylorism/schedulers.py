@@ -76,8 +76,7 @@ __all__ = [
 
 def queue_of(scheduler: Any) -> PendingQueue | None:
     """Return a queue of a scheduler that has one, unless its `launchable` was overridden below it."""
-    kind, own = type(scheduler), getattr(scheduler, "__dict__", ())
-    if kind.__module__ == __name__ and hasattr(kind, "queue") and "launchable" not in own:
+    if is_of_here(scheduler) and hasattr(type(scheduler), "queue"):
         made: PendingQueue | None = scheduler.queue()  # nearly always: nothing to look for
         return made
     ask, make = getattr(scheduler, "launchable", None), getattr(scheduler, "queue", None)
